@@ -1,3 +1,25 @@
 """jinv: inverse problems and the solvers inside them, in JAX."""
 
+from ._adjoint import (
+    AbstractAdjoint as AbstractAdjoint,
+    ImplicitAdjoint as ImplicitAdjoint,
+    NeumannAdjoint as NeumannAdjoint,
+    OneStepAdjoint as OneStepAdjoint,
+    UnrollAdjoint as UnrollAdjoint,
+)
+from ._composite import Composite as Composite, PrimalDual as PrimalDual
 from ._functional import AbstractFunctional as AbstractFunctional
+from ._problem import (
+    AbstractProblem as AbstractProblem,
+    FixedPoint as FixedPoint,
+    Minimise as Minimise,
+    RootFind as RootFind,
+)
+from ._progress import (
+    AbstractProgressMeter as AbstractProgressMeter,
+    NoProgressMeter as NoProgressMeter,
+    TqdmProgressMeter as TqdmProgressMeter,
+)
+from ._result import RESULTS as RESULTS, Solution as Solution
+from ._solve import solve as solve
+from ._solver import AbstractSolver as AbstractSolver

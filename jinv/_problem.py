@@ -1,0 +1,187 @@
+"""What is solved: problems own their optimality condition, so one implicit rule serves all solvers."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, PyTree, Real
+
+from . import _tree
+
+
+Y = TypeVar("Y")
+
+
+class AbstractProblem(eqx.Module, Generic[Y]):
+    """What is solved. A problem owns the condition that holds at a solution and nowhere else
+    near it; how the solution is found is the solver's business.
+
+    A new problem says `optimality` and nothing else. The remaining methods exist for problems
+    whose solution point carries more than the user's unknown (a dual variable).
+    """
+
+    @abc.abstractmethod
+    def optimality(self, point: PyTree[Array], args: PyTree) -> PyTree[Array]:
+        """A residual of the structure of `point` that is zero exactly at a solution."""
+
+    def initial_point(self, y0: Y, args: PyTree) -> PyTree[Array]:
+        """The point from which a solver starts, made from the user's guess."""
+        return y0
+
+    def primal(self, point: PyTree[Array]) -> Y:
+        """What the user asked for, out of a solution point."""
+        return point
+
+    def dual(self, point: PyTree[Array]) -> PyTree[Array]:
+        """The dual part of a solution point, `None` where there is none."""
+        return None
+
+    def linear_solver(self, point: PyTree[Array]) -> lx.AbstractLinearSolver:
+        """A linear solver that suits the Jacobian of `optimality` (see `ImplicitAdjoint`)."""
+        return general_solver(point)
+
+    def tags(self) -> frozenset[object]:
+        """lineax tags of the Jacobian of `optimality`."""
+        return frozenset()
+
+
+class FixedPoint(AbstractProblem):
+    """The fixed point `y = fn(y, args)`.
+
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, optimistix as optx, jinv
+        >>> problem = jinv.FixedPoint(lambda y, args: args * jnp.cos(y))
+        >>> solver = optx.FixedPointIteration(rtol=1e-5, atol=1e-5)
+        >>> sol = jinv.solve(problem, solver, jnp.array(1.0), args=0.5)
+        >>> bool(abs(sol.value - 0.5 * jnp.cos(sol.value)) < 1e-5)
+        True
+
+        ```
+
+    **Arguments:**
+
+    - `fn`: a function `fn(y, args)` that returns the structure of `y`.
+    """
+
+    fn: Callable[[Any, Any], Any]
+
+    def optimality(self, point, args):
+        return _tree.subtract(point, self.fn(point, args))
+
+
+class RootFind(AbstractProblem):
+    """The root `fn(y, args) = 0`, with as many equations as unknowns.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, optimistix as optx, jinv
+        >>> problem = jinv.RootFind(lambda y, args: y**2 - args)
+        >>> def root(a):
+        ...     return jinv.solve(problem, optx.Newton(rtol=1e-6, atol=1e-6), jnp.array(1.0), a).value
+        >>> round(float(jax.grad(root)(4.0)), 4)  # 1 / (2 sqrt(4))
+        0.25
+
+        ```
+
+    **Arguments:**
+
+    - `fn`: a function `fn(y, args)` that returns the structure of `y`.
+    """
+
+    fn: Callable[[Any, Any], Any]
+
+    def optimality(self, point, args):
+        return self.fn(point, args)
+
+
+class Minimise(AbstractProblem):
+    r"""The smooth problem $\min_y f(y)$, with the optimality condition $\nabla f(y) = 0$.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, optimistix as optx, jinv
+        >>> ridge = jinv.Minimise(lambda y, lam: 0.5 * jnp.sum((y - 1) ** 2) + 0.5 * lam * jnp.sum(y**2))
+        >>> def solution(lam):
+        ...     return jinv.solve(ridge, optx.BFGS(rtol=1e-6, atol=1e-6), jnp.zeros(2), lam).value
+        >>> solution(1.0)
+        Array([0.5, 0.5], dtype=float32)
+        >>> jax.jacobian(solution)(1.0)  # -1 / (1 + lam)^2
+        Array([-0.25, -0.25], dtype=float32)
+
+        ```
+
+    **Arguments:**
+
+    - `fn`: a function `fn(y, args)` that returns a real scalar.
+    """
+
+    fn: Callable[[Any, Any], Real[Array, ""]]
+
+    def optimality(self, point, args):
+        return gradient(self.fn, point, args)
+
+    def linear_solver(self, point):
+        return symmetric_solver(point)
+
+    def tags(self):
+        return frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag})
+
+
+def gradient(fn: Callable, y: PyTree[Array], args: PyTree) -> PyTree[Array]:
+    """The gradient for the real inner product; JAX's own is its conjugate for complex leaves."""
+    return value_and_gradient(fn, y, args)[1]
+
+
+def value_and_gradient(fn: Callable, y: PyTree[Array], args: PyTree) -> tuple[Array, PyTree[Array]]:
+    value, grad = jax.value_and_grad(fn)(y, args)
+    return value, jax.tree.map(lambda g: g.conj() if jnp.iscomplexobj(g) else g, grad)
+
+
+# Below this many real unknowns a dense factorisation costs less than an iteration, and is exact.
+_DENSE = 512
+
+
+def general_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
+    """LU for small systems, GMRES for large ones."""
+    size = real_size(point)
+    if size <= _DENSE:
+        return lx.LU()
+    rtol = solver_tolerance(point)
+    return lx.GMRES(rtol=rtol, atol=rtol, restart=60, stagnation_iters=60)
+
+
+def symmetric_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
+    """LU for small systems (a Hessian may be indefinite by rounding), CG for large ones."""
+    size = real_size(point)
+    if size <= _DENSE:
+        return lx.LU()
+    rtol = solver_tolerance(point)
+    return lx.CG(rtol=rtol, atol=rtol)
+
+
+def semidefinite_saddle_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
+    """The minimum-norm solution of a system that may be singular but is consistent: a dual
+    variable is not unique where its constraint is inactive."""
+    size = real_size(point)
+    if size <= _DENSE:
+        return lx.SVD(rcond=100 * float(jnp.finfo(_tree.real_dtype(point)).eps) * size)
+    rtol = solver_tolerance(point)
+    return lx.LSMR(rtol=rtol, atol=rtol, conlim=0.0, max_steps=20 * size)
+
+
+def real_size(point: PyTree[Array]) -> int:
+    """The number of real unknowns."""
+    leaves = jax.tree.leaves(point)
+    return sum(leaf.size * (2 if jnp.iscomplexobj(leaf) else 1) for leaf in leaves)
+
+
+def solver_tolerance(point: PyTree[Array]) -> float:
+    """About three quarters of the digits of the dtype: 1e-12 in float64, 5e-6 in float32."""
+    return float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.75
+
+

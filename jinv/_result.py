@@ -1,0 +1,63 @@
+"""What a solve returns."""
+
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import optimistix as optx
+from jaxtyping import PyTree
+
+
+Y = TypeVar("Y")
+
+
+class RESULTS(optx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
+    """How a solve ended; extends optimistix's and lineax's enumerations, so an inner failure
+    keeps its own message. Under `vmap` every lane has its own."""
+
+    nan_in_input = (
+        "NaN in the initial guess, in the problem's arrays or in `args`. Nothing was solved: "
+        "check the data (a division by zero, a masked pixel, a failed earlier solve)."
+    )
+    unbounded_step = (
+        "The line search found no acceptable step size. The smooth term may be unbounded below "
+        "or have no Lipschitz gradient near the iterate, its gradient may be wrong, or the "
+        "tolerance may be below what the dtype resolves."
+    )
+    diverged = (
+        "The iterates grow without bound. A step size that is too large for the operator norm "
+        "is the usual cause; leave the step size unset to have it chosen."
+    )
+    subproblem_failed = (
+        "A linear subproblem could not be solved: it is singular, or its iterative solver ran "
+        "out of steps. Check that the operators' null spaces intersect only in zero, or pass a "
+        "`linear_solver` with more steps."
+    )
+
+
+class Solution(eqx.Module, Generic[Y]):
+    """The outcome of `jinv.solve`.
+
+    **Attributes:**
+
+    - `value`: the solution, of the structure of `y0`.
+    - `dual`: the dual solution of a composite problem with an operator, otherwise `None`.
+        `PrimalDual(sol.value, sol.dual)` is a warm start for the next solve.
+    - `result`: a `jinv.RESULTS` item; `sol.result == jinv.RESULTS.successful` per lane.
+    - `stats`: a dictionary with at least `num_steps`, `max_steps` and `residual`; what else is
+        there is documented with the solver. With `save_history=True`, `stats["history"]` holds
+        arrays over the checks, padded with NaN after the last one. Statistics carry no
+        derivative except under `UnrollAdjoint`.
+    - `state`: the solver's final state; private to the solver.
+    """
+
+    value: Y
+    dual: PyTree
+    result: RESULTS
+    stats: dict[str, Any]
+    state: PyTree
+
+
+def promote(result) -> RESULTS:
+    """A result of lineax, optimistix or jinv as a jinv result."""
+    # The class of an enumeration item is not public; `promote` refuses its own class.
+    return result if result._enumeration is RESULTS else RESULTS.promote(result)

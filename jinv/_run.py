@@ -1,0 +1,199 @@
+"""The engine: `init`, then `step` until `terminate`, for jinv's and for optimistix's solvers."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, PyTree, Shaped
+
+from . import _tree
+from ._loop import LoopKind, match_varying, strip_weak_type, while_loop
+from ._problem import AbstractProblem, FixedPoint, Minimise, RootFind
+from ._progress import AbstractProgressMeter
+from ._result import promote, RESULTS
+from ._solver import AbstractSolver
+
+
+class Settings(eqx.Module):
+    """What `solve` was told, apart from the problem and the solver."""
+
+    options: dict[str, Any]
+    progress_meter: AbstractProgressMeter
+    max_steps: int = eqx.field(static=True)
+    save_history: bool = eqx.field(static=True, default=False)
+    kind: LoopKind = eqx.field(static=True, default="lax")
+    checkpoints: int | None = eqx.field(static=True, default=None)
+
+    def replace(self, **changes):
+        return dataclasses.replace(self, **changes)
+
+
+class Outcome(eqx.Module):
+    """The solution point and everything about how it was found."""
+
+    point: PyTree[Array]
+    result: RESULTS
+    stats: dict[str, PyTree[Shaped[Array, "..."]]]
+    state: PyTree
+
+
+def run(problem: AbstractProblem, solver: Any, y0: PyTree, args: PyTree, settings: Settings):
+    if isinstance(solver, AbstractSolver):
+        return _iterate(problem, solver, y0, args, settings)
+    return _optimistix(problem, solver, y0, args, settings)
+
+
+def _iterate(problem, solver, y0, args, settings):
+    if settings.save_history and settings.kind != "lax":
+        raise ValueError("`save_history` is not available with UnrollAdjoint")
+    options, meter = settings.options, settings.progress_meter
+    stride = min(solver.check_every, settings.max_steps)
+    num_checks = -(-settings.max_steps // stride)
+
+    point = strip_weak_type(problem.initial_point(y0, args))
+    state = solver.init(problem, point, args, options)
+    dynamic, static = eqx.partition(state, eqx.is_array)
+    dynamic = strip_weak_type(dynamic)
+
+    def step(carry):
+        point, dynamic = carry
+        point, state = solver.step(problem, point, args, options, eqx.combine(dynamic, static))
+        new_dynamic, new_static = eqx.partition(state, eqx.is_array)
+        if eqx.tree_equal(static, new_static) is not True:
+            raise ValueError(f"a step of {type(solver).__name__} changed static parts of its state")
+        return point, new_dynamic
+
+    _check_step(step, (point, dynamic), solver)
+
+    def check(point, dynamic):
+        state = eqx.combine(dynamic, static)
+        done, result = solver.terminate(problem, point, args, options, state)
+        finite = _tree.all_finite(point)
+        result = RESULTS.where(finite, promote(result), RESULTS.nonfinite)
+        _, stats = solver.postprocess(problem, point, args, options, state)
+        return done, result, stats
+
+    def body(carry):
+        point, dynamic, num_steps, _, _, history, shown = carry
+        if stride == 1:
+            point, dynamic = step((point, dynamic))
+        else:
+            point, dynamic = jax.lax.fori_loop(
+                0, stride, lambda _, c: step(c), (point, dynamic)
+            )
+        done, result, stats = check(point, dynamic)
+        index = num_steps // stride
+        history = jax.tree.map(lambda h, s: h.at[index].set(s), history, _of(history, stats))
+        num_steps = num_steps + stride
+        shown = meter.step(shown, num_steps, stats["residual"])
+        return point, dynamic, num_steps, done, result, history, shown
+
+    def cond(carry):
+        _, _, _, done, result, _, _ = carry
+        return ~done & (result == RESULTS.successful)
+
+    nan = _tree.any_nan(eqx.filter((problem, y0, args, point), eqx.is_inexact_array))
+    result = RESULTS.where(nan, RESULTS.nan_in_input, RESULTS.successful)
+    history = {}
+    if settings.save_history:
+        shapes = jax.eval_shape(lambda c: check(*c)[2], (point, dynamic))
+        history = {k: _nan_rows(num_checks, s) for k, s in shapes.items()}
+    carry = (
+        point,
+        dynamic,
+        jnp.zeros((), jnp.int32),
+        jnp.asarray(False),
+        result,
+        history,
+        meter.init(settings.max_steps),
+    )
+    carry = match_varying(carry, (problem, args, options))
+    bounded = lambda c: cond(c) & (c[2] < num_checks * stride)
+    point, dynamic, num_steps, done, result, history, shown = while_loop(
+        bounded, body, carry, kind=settings.kind, max_steps=num_checks,
+        checkpoints=settings.checkpoints,
+    )
+    state = eqx.combine(dynamic, static)
+    result = RESULTS.where(
+        ~done & (result == RESULTS.successful), RESULTS.nonlinear_max_steps_reached, result
+    )
+    point, stats = solver.postprocess(problem, point, args, options, state)
+    meter.close(shown, num_steps, stats["residual"])
+    stats = {**stats, "num_steps": num_steps, "max_steps": settings.max_steps}
+    if settings.save_history:
+        stats["history"] = history
+    return Outcome(point, result, stats, state)
+
+
+def _of(history, stats):
+    return {key: stats[key] for key in history}
+
+
+def _nan_rows(length, struct):
+    dtype = struct.dtype
+    fill = jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else -1
+    return jnp.full((length, *struct.shape), fill, dtype)
+
+
+def _check_step(step, carry, solver):
+    shapes = jax.eval_shape(step, carry)
+    for name, old, new in zip(("the iterate", "its state"), carry, shapes, strict=True):
+        told = lambda tree: jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)
+        if told(old) != told(new):
+            raise ValueError(
+                f"a step of {type(solver).__name__} changes {name} from {told(old)} to {told(new)}: "
+                "`y0`, the problem's data and `args` must agree in shape and dtype"
+            )
+
+
+def _optimistix(problem, solver, y0, args, settings):
+    """Hands the problem to optimistix, whose solvers bring their own loop."""
+    if settings.save_history:
+        raise ValueError("`save_history` is not available with optimistix solvers")
+    entry = _entry(problem, solver)
+    adjoint = optx.ImplicitAdjoint()
+    if settings.kind == "checkpointed":
+        adjoint = optx.RecursiveCheckpointAdjoint(checkpoints=settings.checkpoints)
+    elif settings.kind == "bounded":
+        raise ValueError("optimistix solvers have no UnrollAdjoint(mode='both')")
+    point = strip_weak_type(problem.initial_point(y0, args))
+    sol = entry(
+        problem.fn,
+        solver,
+        point,
+        args,
+        settings.options,
+        max_steps=settings.max_steps,
+        adjoint=adjoint,
+        throw=False,
+    )
+    nan = _tree.any_nan(eqx.filter((problem, y0, args), eqx.is_inexact_array))
+    result = RESULTS.where(nan, RESULTS.nan_in_input, promote(sol.result))
+    stats = {
+        "num_steps": sol.stats["num_steps"],
+        "max_steps": settings.max_steps,
+        "residual": _tree.norm(problem.optimality(sol.value, args)),
+    }
+    return Outcome(sol.value, result, stats, sol.state)
+
+
+_ACCEPTED: dict[type, tuple[type, ...]] = {
+    FixedPoint: (optx.AbstractFixedPointSolver, optx.AbstractRootFinder,
+                 optx.AbstractLeastSquaresSolver, optx.AbstractMinimiser),
+    RootFind: (optx.AbstractRootFinder, optx.AbstractLeastSquaresSolver, optx.AbstractMinimiser),
+    Minimise: (optx.AbstractMinimiser,),
+}
+_ENTRIES = {FixedPoint: optx.fixed_point, RootFind: optx.root_find, Minimise: optx.minimise}
+
+
+def _entry(problem, solver):
+    kinds = _ACCEPTED.get(type(problem), ())
+    if isinstance(solver, kinds):
+        return _ENTRIES[type(problem)]
+    takes = " or ".join(["a jinv solver", *(f"an optimistix {k.__name__}" for k in kinds)])
+    raise ValueError(
+        f"{type(problem).__name__} is solved by {takes}, got {type(solver).__name__}"
+    )

@@ -1,0 +1,72 @@
+"""How a problem is solved: the interface that an algorithm's author fills in."""
+
+import abc
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+from equinox import AbstractVar
+from jaxtyping import Array, Bool, PyTree, Real, Shaped
+
+from ._problem import AbstractProblem
+from ._result import RESULTS
+
+
+State = TypeVar("State")
+Scalar = float | Real[Array, ""]
+
+
+class AbstractSolver(eqx.Module, Generic[State]):
+    """One algorithm, as one small final class.
+
+    The engine calls `init` once, then `step` until `terminate` says so, then `postprocess`.
+    An author writes these four and never sees a loop, a derivative rule or a batch axis.
+    `point` is what the problem's `initial_point` makes of `y0`: the unknown itself, or a
+    `PrimalDual` pair.
+
+    Fields `rtol` and `atol` may be arrays. `check_every` is the number of steps between two
+    calls of `terminate`: larger values save the cost of measuring residuals.
+    """
+
+    rtol: AbstractVar[Scalar]
+    atol: AbstractVar[Scalar]
+    check_every: AbstractVar[int]
+
+    @abc.abstractmethod
+    def init(
+        self, problem: AbstractProblem, point: PyTree, args: PyTree, options: dict[str, Any]
+    ) -> State:
+        """The state before the first step; raises `ValueError` for a problem it cannot solve."""
+
+    @abc.abstractmethod
+    def step(
+        self,
+        problem: AbstractProblem,
+        point: PyTree,
+        args: PyTree,
+        options: dict[str, Any],
+        state: State,
+    ) -> tuple[PyTree, State]:
+        """One iteration: the new point and the new state, of unchanged structure."""
+
+    @abc.abstractmethod
+    def terminate(
+        self,
+        problem: AbstractProblem,
+        point: PyTree,
+        args: PyTree,
+        options: dict[str, Any],
+        state: State,
+    ) -> tuple[Bool[Array, ""], RESULTS]:
+        """Whether to stop, and how it stands; a result other than `successful` also stops."""
+
+    @abc.abstractmethod
+    def postprocess(
+        self,
+        problem: AbstractProblem,
+        point: PyTree,
+        args: PyTree,
+        options: dict[str, Any],
+        state: State,
+    ) -> tuple[PyTree, dict[str, Shaped[Array, ""]]]:
+        """The final point and scalar statistics, among them `residual`. It must be cheap: with
+        `save_history=True` it is called at every check."""
