@@ -10,7 +10,8 @@ import lineax as lx
 from jaxtyping import Array, PyTree
 
 from . import _tree
-from ._loop import detached, LoopKind, nondifferentiable, stop_gradient
+from ._linear import UnitScale
+from ._loop import LoopKind, detached, nondifferentiable, stop_gradient
 from ._problem import AbstractProblem
 from ._run import Outcome, run
 from ._solver import AbstractSolver
@@ -166,7 +167,7 @@ def _implicit(adjoint, problem, solver, y0, args, settings, linear_solver):
         (residual, args),
         out.point,
         problem.tags(),
-        _UnitScale(linear_solver),
+        UnitScale(linear_solver),
     )
     return eqx.tree_at(lambda o: o.point, out, _complexify(point, out.point))
 
@@ -189,7 +190,9 @@ def _(primals, tangents):
         fn, args = inputs
         return _realify(fn(_complexify(point, like), args))
 
-    _, rhs = jax.jvp(lambda moving: residual(point, eqx.combine(moving, fixed)), (moving,), (t_inputs,))
+    _, rhs = jax.jvp(
+        lambda moving: residual(point, eqx.combine(moving, fixed)), (moving,), (t_inputs,)
+    )
     jacobian = lx.JacobianLinearOperator(residual, point, inputs, tags=tags)
     minus = lx.linear_solve(jacobian, rhs, linear_solver).value
     return point, _tree.scale(-1, minus)
@@ -203,38 +206,6 @@ def _realify(tree):
 def _complexify(tree, like):
     join = lambda l, x: jax.lax.complex(*x) if jnp.iscomplexobj(l) else x
     return jax.tree.map(join, like, tree)
-
-
-class _UnitScale(lx.AbstractLinearSolver):
-    """Solves for the right-hand side scaled to unit maximum.
-
-    lineax compares residuals entrywise with `atol + rtol * |b|`. A gradient of size 1e-8 would
-    count as solved by the zero vector, and one with zero entries could never be solved.
-    """
-
-    solver: lx.AbstractLinearSolver
-
-    def init(self, operator, options):
-        return self.solver.init(operator, options)
-
-    def compute(self, state, vector, options):
-        largest = jnp.max(
-            jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(vector)])
-        )
-        scale = jnp.where(largest > 0, largest, 1)
-        value, result, stats = self.solver.compute(
-            state, _tree.scale(1 / scale, vector), options
-        )
-        return _tree.scale(scale, value), result, stats
-
-    def transpose(self, state, options):
-        return self.solver.transpose(state, options)
-
-    def conj(self, state, options):
-        return self.solver.conj(state, options)
-
-    def assume_full_rank(self):
-        return self.solver.assume_full_rank()
 
 
 class _NeumannSeries(lx.AbstractLinearSolver):

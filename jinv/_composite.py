@@ -11,12 +11,8 @@ from jaxtyping import Array, PyTree, Real
 
 from . import _tree
 from ._functional import AbstractFunctional
-from ._problem import (
-    AbstractProblem,
-    general_solver,
-    semidefinite_saddle_solver,
-    value_and_gradient,
-)
+from ._linear import general_solver, semidefinite_saddle_solver
+from ._problem import AbstractProblem, value_and_gradient
 
 
 class PrimalDual(eqx.Module):
@@ -98,14 +94,15 @@ class Composite(AbstractProblem):
         """The value $f(x) + g(x) + h(Kx)$; `inf` outside a constraint, `nan` with a plug-in."""
         value = jnp.zeros((), _tree.real_dtype(x))
         if self.smooth is not None:
-            value = value + self._smooth_value(x, args)
+            value = value + self.smooth_value(x, args)
         if self.proximable is not None:
             value = value + self.proximable(x)
         if self.penalty is not None:
             value = value + self.penalty(self.apply(x))
         return value
 
-    def _smooth_value(self, x, args):
+    def smooth_value(self, x: PyTree[Array], args: PyTree) -> Real[Array, ""]:
+        """$f(x)$, which must be there."""
         if isinstance(self.smooth, AbstractFunctional):
             return self.smooth(x)
         assert self.smooth is not None
@@ -115,7 +112,7 @@ class Composite(AbstractProblem):
         """$f(x)$ and $\\nabla f(x)$; zeros without $f$."""
         if self.smooth is None:
             return jnp.zeros((), _tree.real_dtype(x)), jax.tree.map(jnp.zeros_like, x)
-        return value_and_gradient(self._smooth_value, x, args)
+        return value_and_gradient(self.smooth_value, x, args)
 
     def prox(self, v: PyTree[Array], step_size) -> PyTree[Array]:
         """The prox of $g$; the identity without $g$."""

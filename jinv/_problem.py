@@ -11,6 +11,7 @@ import lineax as lx
 from jaxtyping import Array, PyTree, Real
 
 from . import _tree
+from ._linear import general_solver, symmetric_solver
 
 
 Y = TypeVar("Y")
@@ -140,48 +141,3 @@ def gradient(fn: Callable, y: PyTree[Array], args: PyTree) -> PyTree[Array]:
 def value_and_gradient(fn: Callable, y: PyTree[Array], args: PyTree) -> tuple[Array, PyTree[Array]]:
     value, grad = jax.value_and_grad(fn)(y, args)
     return value, jax.tree.map(lambda g: g.conj() if jnp.iscomplexobj(g) else g, grad)
-
-
-# Below this many real unknowns a dense factorisation costs less than an iteration, and is exact.
-_DENSE = 512
-
-
-def general_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
-    """LU for small systems, GMRES for large ones."""
-    size = real_size(point)
-    if size <= _DENSE:
-        return lx.LU()
-    rtol = solver_tolerance(point)
-    return lx.GMRES(rtol=rtol, atol=rtol, restart=60, stagnation_iters=60)
-
-
-def symmetric_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
-    """LU for small systems (a Hessian may be indefinite by rounding), CG for large ones."""
-    size = real_size(point)
-    if size <= _DENSE:
-        return lx.LU()
-    rtol = solver_tolerance(point)
-    return lx.CG(rtol=rtol, atol=rtol)
-
-
-def semidefinite_saddle_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
-    """The minimum-norm solution of a system that may be singular but is consistent: a dual
-    variable is not unique where its constraint is inactive."""
-    size = real_size(point)
-    if size <= _DENSE:
-        return lx.SVD(rcond=100 * float(jnp.finfo(_tree.real_dtype(point)).eps) * size)
-    rtol = solver_tolerance(point)
-    return lx.LSMR(rtol=rtol, atol=rtol, conlim=0.0, max_steps=20 * size)
-
-
-def real_size(point: PyTree[Array]) -> int:
-    """The number of real unknowns."""
-    leaves = jax.tree.leaves(point)
-    return sum(leaf.size * (2 if jnp.iscomplexobj(leaf) else 1) for leaf in leaves)
-
-
-def solver_tolerance(point: PyTree[Array]) -> float:
-    """About three quarters of the digits of the dtype: 1e-12 in float64, 5e-6 in float32."""
-    return float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.75
-
-

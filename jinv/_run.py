@@ -13,7 +13,7 @@ from . import _tree
 from ._loop import LoopKind, match_varying, strip_weak_type, while_loop
 from ._problem import AbstractProblem, FixedPoint, Minimise, RootFind
 from ._progress import AbstractProgressMeter
-from ._result import promote, RESULTS
+from ._result import RESULTS, promote
 from ._solver import AbstractSolver
 
 
@@ -81,9 +81,7 @@ def _iterate(problem, solver, y0, args, settings):
         if stride == 1:
             point, dynamic = step((point, dynamic))
         else:
-            point, dynamic = jax.lax.fori_loop(
-                0, stride, lambda _, c: step(c), (point, dynamic)
-            )
+            point, dynamic = jax.lax.fori_loop(0, stride, lambda _, c: step(c), (point, dynamic))
         done, result, stats = check(point, dynamic)
         index = num_steps // stride
         history = jax.tree.map(lambda h, s: h.at[index].set(s), history, _of(history, stats))
@@ -113,7 +111,11 @@ def _iterate(problem, solver, y0, args, settings):
     carry = match_varying(carry, (problem, args, options))
     bounded = lambda c: cond(c) & (c[2] < num_checks * stride)
     point, dynamic, num_steps, done, result, history, shown = while_loop(
-        bounded, body, carry, kind=settings.kind, max_steps=num_checks,
+        bounded,
+        body,
+        carry,
+        kind=settings.kind,
+        max_steps=num_checks,
         checkpoints=settings.checkpoints,
     )
     state = eqx.combine(dynamic, static)
@@ -181,8 +183,12 @@ def _optimistix(problem, solver, y0, args, settings):
 
 
 _ACCEPTED: dict[type, tuple[type, ...]] = {
-    FixedPoint: (optx.AbstractFixedPointSolver, optx.AbstractRootFinder,
-                 optx.AbstractLeastSquaresSolver, optx.AbstractMinimiser),
+    FixedPoint: (
+        optx.AbstractFixedPointSolver,
+        optx.AbstractRootFinder,
+        optx.AbstractLeastSquaresSolver,
+        optx.AbstractMinimiser,
+    ),
     RootFind: (optx.AbstractRootFinder, optx.AbstractLeastSquaresSolver, optx.AbstractMinimiser),
     Minimise: (optx.AbstractMinimiser,),
 }
@@ -194,6 +200,4 @@ def _entry(problem, solver):
     if isinstance(solver, kinds):
         return _ENTRIES[type(problem)]
     takes = " or ".join(["a jinv solver", *(f"an optimistix {k.__name__}" for k in kinds)])
-    raise ValueError(
-        f"{type(problem).__name__} is solved by {takes}, got {type(solver).__name__}"
-    )
+    raise ValueError(f"{type(problem).__name__} is solved by {takes}, got {type(solver).__name__}")

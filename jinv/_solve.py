@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ._adjoint import AbstractAdjoint, forget_derivatives, ImplicitAdjoint
+from ._adjoint import AbstractAdjoint, ImplicitAdjoint, forget_derivatives
 from ._problem import AbstractProblem
 from ._progress import AbstractProgressMeter, NoProgressMeter
 from ._result import RESULTS, Solution
@@ -81,9 +81,7 @@ def _solve(problem, solver, y0, args, settings, adjoint, throw):
     stats, state = forget_derivatives(adjoint, (out.stats, out.state))
     point, result = out.point, out.result
     if throw:
-        point, stats, state = result.error_if(
-            (point, stats, state), result != RESULTS.successful
-        )
+        point, stats, state = result.error_if((point, stats, state), result != RESULTS.successful)
     return Solution(problem.primal(point), problem.dual(point), result, stats, state)
 
 
@@ -100,6 +98,4 @@ def _inexact(y0: PyTree) -> PyTree[Array]:
 
 def _trace_floats(tree: PyTree) -> PyTree:
     # `asarray` keeps the weak type, so that a float adopts the dtype of the data it meets.
-    return jax.tree.map(
-        lambda x: jnp.asarray(x) if isinstance(x, float | complex) else x, tree
-    )
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float | complex) else x, tree)

@@ -1,0 +1,72 @@
+"""When a splitting solver stops: primal and dual residuals against relative and absolute bounds."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree, Real
+
+from .. import _tree
+from .._composite import Composite
+
+
+class Residuals(eqx.Module):
+    """Norms of the primal and dual residual, and the norms they are compared with."""
+
+    primal: Real[Array, ""]
+    dual: Real[Array, ""]
+    primal_scale: Real[Array, ""]
+    dual_scale: Real[Array, ""]
+    primal_size: int = eqx.field(static=True)
+    dual_size: int = eqx.field(static=True)
+
+    def converged(self, rtol: Any, atol: Any) -> Bool[Array, ""]:
+        """Each norm is at most `sqrt(size) * atol + rtol * scale` (Boyd, Parikh, Chu, Peleato,
+        Eckstein, Distributed optimization and statistical learning via ADMM, 2011, eq. 3.12)."""
+
+        def small(residual, scale, size):
+            cast = lambda x: jnp.asarray(x, residual.dtype)
+            return residual <= cast(size**0.5) * cast(atol) + cast(rtol) * scale
+
+        primal = small(self.primal, self.primal_scale, self.primal_size)
+        return primal & small(self.dual, self.dual_scale, self.dual_size)
+
+    def stats(self, problem: Composite, x: PyTree[Array], args: PyTree) -> dict[str, Array]:
+        relative = jnp.maximum(
+            _ratio(self.primal, self.primal_scale), _ratio(self.dual, self.dual_scale)
+        )
+        return {
+            "residual": relative,
+            "objective": problem.objective(x, args),
+            "primal_residual": self.primal,
+            "dual_residual": self.dual,
+        }
+
+
+def _ratio(residual, scale):
+    return jnp.where(residual > 0, residual / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny), 0)
+
+
+def size(tree: PyTree[Array]) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def require_composite(problem: Any, solver: Any) -> Composite:
+    if not isinstance(problem, Composite):
+        raise ValueError(
+            f"{type(solver).__name__} solves jinv.Composite problems, got {type(problem).__name__}"
+        )
+    return problem
+
+
+def check_tolerances(solver: Any, **positive: Any) -> None:
+    """Rejects what is wrong in the constructor of a solver, as far as it is a Python number."""
+    for name, value in {"rtol": solver.rtol, "atol": solver.atol}.items():
+        if isinstance(value, int | float) and not value >= 0:
+            raise ValueError(f"`{name}` must be non-negative, got {value}")
+    if solver.check_every < 1:
+        raise ValueError(f"`check_every` must be at least 1, got {solver.check_every}")
+    for name, value in positive.items():
+        if isinstance(value, int | float) and not value > 0:
+            raise ValueError(f"`{name}` must be positive, got {value}")
