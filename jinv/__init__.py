@@ -1,5 +1,14 @@
 """jinv: inverse problems and the solvers inside them, in JAX."""
 
+from . import (
+    data as data,
+    data_terms as data_terms,
+    metrics as metrics,
+    operators as operators,
+    plot as plot,
+    prox as prox,
+    splitting as splitting,
+)
 from ._adjoint import (
     AbstractAdjoint as AbstractAdjoint,
     ImplicitAdjoint as ImplicitAdjoint,

@@ -50,11 +50,6 @@ def detached(fn: Callable, *args: PyTree) -> PyTree:
     return stop_gradient(converted)(*stop_gradient(args))
 
 
-def any_lane(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether `predicate` holds in any lane of the surrounding `vmap`s."""
-    return eqxi.unvmap_any(predicate)
-
-
 def any_lane_max(x: Array) -> Array:
     """The maximum of `x` over all lanes of the surrounding `vmap`s."""
     return eqxi.unvmap_max(x)

@@ -1,6 +1,7 @@
 """The engine: `init`, then `step` until `terminate`, for jinv's and for optimistix's solvers."""
 
 import dataclasses
+import functools as ft
 from typing import Any
 
 import equinox as eqx
@@ -58,14 +59,16 @@ def _iterate(problem, solver, y0, args, settings):
     dynamic, static = eqx.partition(state, eqx.is_array)
     dynamic = strip_weak_type(dynamic)
 
-    def step(carry):
+    def advance(method, carry):
         point, dynamic = carry
-        point, state = solver.step(problem, point, args, options, eqx.combine(dynamic, static))
+        point, state = method(problem, point, args, options, eqx.combine(dynamic, static))
         new_dynamic, new_static = eqx.partition(state, eqx.is_array)
         if eqx.tree_equal(static, new_static) is not True:
             raise ValueError(f"a step of {type(solver).__name__} changed static parts of its state")
         return point, new_dynamic
 
+    step = ft.partial(advance, solver.step)
+    measured_step = ft.partial(advance, solver.measured_step)
     _check_step(step, (point, dynamic), solver)
 
     def check(point, dynamic):
@@ -78,10 +81,11 @@ def _iterate(problem, solver, y0, args, settings):
 
     def body(carry):
         point, dynamic, num_steps, _, _, history, shown = carry
-        if stride == 1:
-            point, dynamic = step((point, dynamic))
-        else:
-            point, dynamic = jax.lax.fori_loop(0, stride, lambda _, c: step(c), (point, dynamic))
+        if stride > 1:
+            point, dynamic = jax.lax.fori_loop(
+                0, stride - 1, lambda _, c: step(c), (point, dynamic)
+            )
+        point, dynamic = measured_step((point, dynamic))
         done, result, stats = check(point, dynamic)
         index = num_steps // stride
         history = jax.tree.map(lambda h, s: h.at[index].set(s), history, _of(history, stats))

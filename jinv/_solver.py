@@ -19,12 +19,13 @@ class AbstractSolver(eqx.Module, Generic[State]):
     """One algorithm, as one small final class.
 
     The engine calls `init` once, then `step` until `terminate` says so, then `postprocess`.
-    An author writes these four and never sees a loop, a derivative rule or a batch axis.
+    An author writes these four and never sees a loop, a derivative rule or a batch axis. A
+    solver whose residuals cost as much as a step also says `measured_step`.
     `point` is what the problem's `initial_point` makes of `y0`: the unknown itself, or a
     `PrimalDual` pair.
 
     Fields `rtol` and `atol` may be arrays. `check_every` is the number of steps between two
-    calls of `terminate`: larger values save the cost of measuring residuals.
+    calls of `terminate`: larger values save the cost of `measured_step`.
     """
 
     rtol: AbstractVar[Scalar]
@@ -47,6 +48,19 @@ class AbstractSolver(eqx.Module, Generic[State]):
         state: State,
     ) -> tuple[PyTree, State]:
         """One iteration: the new point and the new state, of unchanged structure."""
+
+    def measured_step(
+        self,
+        problem: AbstractProblem,
+        point: PyTree,
+        args: PyTree,
+        options: dict[str, Any],
+        state: State,
+    ) -> tuple[PyTree, State]:
+        """A step that also brings up to date whatever `terminate` and `postprocess` read from
+        the state, and adapts what is adapted between checks. The engine takes it as the last of
+        every `check_every` steps. By default it is `step`."""
+        return self.step(problem, point, args, options, state)
 
     @abc.abstractmethod
     def terminate(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, Num, PRNGKeyArray
 
 from ._dtype import float_dtype, optional_import
 from ._picture import area_average, centre_crop, decode, to_colour, to_grey
@@ -174,7 +174,7 @@ def train_test_photographs(
 
 
 def patches(
-    image: Num[Array, "H W *channels"],
+    image: Num[ArrayLike, "H W *channels"],
     size: int | tuple[int, int],
     *,
     key: PRNGKeyArray,
@@ -204,6 +204,7 @@ def patches(
 
         ```
     """
+    image = jnp.asarray(image)
     if image.ndim not in (2, 3):
         raise ValueError(f"`image` must have shape (H, W) or (H, W, channels); got {image.shape}.")
     height, width = _pair(size, "size")

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from ._dtype import float_dtype
 
@@ -89,7 +89,7 @@ def shepp_logan(size: int, *, dtype: Any = None) -> Float[Array, "{size} {size}"
 
 
 def shepp_logan_sinogram(
-    angles: Float[Array, " angles"], offsets: Float[Array, " offsets"]
+    angles: Float[ArrayLike, " angles"], offsets: Float[ArrayLike, " offsets"]
 ) -> Float[Array, "angles offsets"]:
     r"""The exact line integrals of the phantom, $\int f\,ds$ along $x\cos\theta + y\sin\theta = t$.
 
@@ -123,6 +123,7 @@ def shepp_logan_sinogram(
         A. C. Kak and M. Slaney, "Principles of Computerized Tomographic Imaging", IEEE Press,
         1988, chapter 3.
     """
+    angles, offsets = jnp.asarray(angles), jnp.asarray(offsets)
     if angles.dtype != offsets.dtype:
         raise ValueError(
             f"`offsets` must have the dtype of `angles`, {angles.dtype}; got {offsets.dtype}."

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
@@ -86,6 +87,14 @@ def decode(path: Path) -> np.ndarray:
             f"{path}: expected one of the suffixes {', '.join(_SUFFIXES)}; got {path.suffix!r}."
         )
     content = read_content(path)
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, which do not matter here; damaged samples raise.
+        warnings.filterwarnings("ignore", module="PIL")
+        samples = _decoded(path, content)
+    return _checked(path, _on_white(_unit_range(path, samples)))
+
+
+def _decoded(path: Path, content: bytes) -> np.ndarray:
     pil: Any = optional_import("PIL.Image", "scikit-image (with Pillow)", f"{path}: decoding")
     damage = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
     try:
@@ -104,7 +113,7 @@ def decode(path: Path) -> np.ndarray:
         ) from error
     if samples is None:
         raise ValueError(f"{path}: expected one picture; the file holds {frames}.")
-    return _checked(path, _on_white(_unit_range(path, samples)))
+    return samples
 
 
 def to_grey(picture: np.ndarray) -> np.ndarray:

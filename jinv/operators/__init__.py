@@ -2,18 +2,8 @@
 
 from ._base import AbstractOperator as AbstractOperator, adjoint as adjoint
 from ._convolution import Convolution as Convolution
-from ._data_terms import (
-    DataTerm as DataTerm,
-    huber as huber,
-    least_absolute as least_absolute,
-    least_squares as least_squares,
-    poisson as poisson,
-)
 from ._downsampling import Downsampling as Downsampling
-from ._ellipses import (
-    ellipse_image as ellipse_image,
-    ellipse_sinogram as ellipse_sinogram,
-)
+from ._ellipses import ellipse_image as ellipse_image, ellipse_sinogram as ellipse_sinogram
 from ._fan_beam import FanBeam as FanBeam
 from ._fbp import filtered_back_projection as filtered_back_projection
 from ._finite_difference import FiniteDifference as FiniteDifference

@@ -20,7 +20,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
 
     @abc.abstractmethod
     def adjoint_mv(self, vector: PyTree[Array]) -> PyTree[Array]:
-        r"""The adjoint $A^* y$, exact to rounding: $\langle Ax, y\rangle = \langle x, A^*y\rangle$."""
+        r"""The adjoint $A^* y$, exact to rounding: $\langle Ax,y\rangle=\langle x,A^*y\rangle$."""
 
     def transpose(self) -> lx.AbstractLinearOperator:
         return _Derived(self, transposed=True, conjugated=False)

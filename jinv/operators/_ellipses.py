@@ -31,10 +31,12 @@ def ellipse_sinogram(
     !!! example
         ```python
         >>> import jax.numpy as jnp, jinv
-        >>> A = jinv.operators.ParallelBeam((9, 9), jnp.array([0.3]), num_detectors=3)
-        >>> disk = jnp.array([[1.0, 3.0, 3.0, 0.0, 0.0, 0.0]])
-        >>> jinv.operators.ellipse_sinogram(A, disk).round(3)
-        Array([[5.657, 6.   , 5.657]], dtype=float32)
+        >>> A = jinv.operators.ParallelBeam(
+        ...     (9, 9), jnp.array([0.3]), num_detectors=3, detector_spacing=3.0
+        ... )
+        >>> disk = jnp.array([[1.0, 5.0, 5.0, 0.0, 0.0, 0.0]])
+        >>> [round(float(chord), 3) for chord in jinv.operators.ellipse_sinogram(A, disk)[0]]
+        [8.0, 10.0, 8.0]
 
         ```
 
@@ -75,7 +77,7 @@ def ellipse_image(
         >>> A = jinv.operators.ParallelBeam((3, 3), jnp.zeros(1))
         >>> disk = jnp.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]])
         >>> jinv.operators.ellipse_image(A, disk)[1]
-        Array([0.40625, 1.     , 0.40625], dtype=float32)
+        Array([0.46875, 1.     , 0.46875], dtype=float32)
 
         ```
     """

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ._checks import check_choice, check_vector
 from ._fan_beam import FanBeam
 from ._radon import ParallelBeam
+from ._rays import zeros_like_data
 
 
 _WINDOWS = {
@@ -76,16 +77,15 @@ def filtered_back_projection(
     def view(image, angle_and_row):
         angle, row = angle_and_row
         position, weight = geometry.locate(angle)
-        low = jnp.floor(jax.lax.stop_gradient(position))
-        fraction = position - low
         seen = (position >= 0) & (position <= geometry.num_detectors - 1)
-        index = jnp.clip(low, 0, max(geometry.num_detectors - 2, 0)).astype(jnp.int32)
+        index = jnp.floor(jax.lax.stop_gradient(position)).astype(jnp.int32)
+        index = jnp.clip(index, 0, max(geometry.num_detectors - 2, 0))
         fraction = position - index.astype(position.dtype)
         following = jnp.minimum(index + 1, geometry.num_detectors - 1)
         value = (1 - fraction) * row[index] + fraction * row[following]
         return image + jnp.where(seen, weight * value, 0), None
 
-    image = jnp.zeros(geometry.shape, angles.dtype)
+    image = zeros_like_data(geometry.shape, filtered)
     image, _ = jax.lax.scan(view, image, (angles, filtered))
     return image * (math.pi / angles.shape[0])
 

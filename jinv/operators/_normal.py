@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import optimistix as optx
 from jaxtyping import Array, Bool, PyTree
 
 from .. import _tree
@@ -61,7 +62,7 @@ class NormalSystem(eqx.Module):
         tolerance = solver_tolerance(rhs) if rtol is None else rtol
         solver = self.linear_solver
         if solver is None:
-            solver = UnitScale(lx.CG(rtol=tolerance, atol=tolerance, norm=lx.rms_norm))
+            solver = UnitScale(lx.CG(rtol=tolerance, atol=tolerance, norm=optx.rms_norm))
         operator = lx.FunctionLinearOperator(
             lambda x: self.apply(coefficients, x),
             jax.eval_shape(lambda: rhs),

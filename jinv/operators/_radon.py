@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from ._base import AbstractOperator
 from ._checks import check_vector
-from ._rays import AbstractRayGeometry, check_geometry, hat, ray_transform
+from ._rays import AbstractRayGeometry, check_geometry, hat, ray_transform, zeros_like_data
 
 
 # Rows are shifted in steps of 1/4 pixel. The blur this adds is 1/16 of the (variance of the)
@@ -132,7 +132,7 @@ class ParallelGeometry(AbstractRayGeometry):
         rows = jnp.pad(image, ((0, 0), (margin, margin)))
         columns = jnp.pad(image.T, ((0, 0), (margin, margin)))
         detectors = self.detectors(dtype) / self.pixel_size
-        taps = jnp.arange(2 * _FINE, dtype=dtype)
+        taps = jnp.arange(2 * _FINE, dtype=dtype)[None, :]
 
         def deposit(padded, b):
             height = padded.shape[0]
@@ -143,7 +143,7 @@ class ParallelGeometry(AbstractRayGeometry):
             # Without the barrier the cut is fused into the product, which is then scalar code.
             shifted = lax.optimization_barrier(jax.vmap(cut)(padded, start))
             phases = jnp.arange(_FINE + 1, dtype=dtype)[:, None]
-            line = jnp.matmul(hat(fine - phases), shifted, precision=lax.Precision.HIGHEST)
+            line = jnp.matmul(hat(fine[None, :] - phases), shifted, precision=lax.Precision.HIGHEST)
             # The last phase is the first one of the next pixel.
             line = line[:-1].at[0, 1:].add(line[-1, :-1])
             return line.T.reshape(-1)
@@ -188,11 +188,11 @@ class ParallelGeometry(AbstractRayGeometry):
             a_spacing = a * spacing
             centre = lax.stop_gradient(knots / a_spacing)
             first = jnp.floor(centre - lax.stop_gradient(1 / jnp.abs(a_spacing))) + 1
-            detector = first + candidates
+            detector = first[None, :] + candidates
             values = row.at[detector.astype(jnp.int32) + self.num_detectors // 2].get(
                 mode="fill", fill_value=0, wrap_negative_indices=False
             )
-            line = jnp.sum(hat(a_spacing * detector - knots) * values, axis=0) * jnp.abs(a)
+            line = jnp.sum(hat(a_spacing * detector - knots[None, :]) * values, axis=0) * jnp.abs(a)
             line = line.reshape(-1, _FINE).T
             line = jnp.concatenate([line, jnp.pad(line[:1, 1:], ((0, 0), (0, 1)))])
             return lax.cond(
@@ -202,7 +202,7 @@ class ParallelGeometry(AbstractRayGeometry):
                 *images,
             ), None
 
-        images = (jnp.zeros((height, width), dtype), jnp.zeros((width, height), dtype))
+        images = tuple(zeros_like_data(n, sinogram) for n in ((height, width), (width, height)))
         (x, y), _ = lax.scan(view, images, (angles, sinogram))
         return (x + y.T) * self.pixel_size
 

@@ -162,6 +162,12 @@ def hat(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.maximum(1 - jnp.abs(x), 0)
 
 
+def zeros_like_data(shape, data):
+    """Zeros that vary over the same mesh axes as `data`, to start a loop inside `shard_map`."""
+    zero = jnp.where(False, data.reshape(-1)[0], jnp.zeros((), data.dtype))
+    return jnp.broadcast_to(zero, shape)
+
+
 def check_geometry(shape, angles, dtype, num_detectors, **lengths):
     """Shape and angles as the operator keeps them, once everything static has been checked."""
     shape = as_shape(shape)

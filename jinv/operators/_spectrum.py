@@ -27,8 +27,8 @@ class Spectrum(eqx.Module):
     - `eigenvalues`: $\Lambda$, real; a scalar, or an array of the rank of the image that
         broadcasts over the axes which are not transformed.
     - `kind`: the transform $U$: none for `"identity"` (one scalar) and `"diagonal"` (pixels);
-        `"fft"` is the discrete Fourier transform of complex images, `"rfft"` its half spectrum for real
-        ones (the last axis of `axes` is halved), `"dct"` the DCT-II.
+        `"fft"` is the discrete Fourier transform of complex images, `"rfft"` its half spectrum
+        for real ones (the last axis of `axes` is halved), `"dct"` the DCT-II.
     - `axes`: the transformed axes, ascending; `()` for no transform.
 
     !!! example

@@ -93,7 +93,7 @@ def _idct(y):
 
 def _twiddle(n, dtype):
     w = np.exp(-0.5j * np.pi * np.arange(n) / n)
-    return jnp.asarray(w, dtype=jnp.result_type(dtype, jnp.complex64))
+    return jnp.asarray(w, dtype=jnp.result_type(dtype, 1j))
 
 
 def _lift(w, x):

@@ -8,8 +8,9 @@ from typing import Any
 def save(figure: Any, path: str | os.PathLike[str], *, dpi: float | int = 200.0) -> Path:
     """Writes a figure to a file whose suffix says the format, and returns its path.
 
-    Missing folders are made. Nothing that changes from run to run is stored (no date), so the
-    same figure gives the same bytes and a repository of plots stays quiet.
+    Missing folders are made. Nothing that changes from run to run is stored (no date), so a
+    figure made again from the same data gives the same bytes, and a repository of plots stays
+    quiet.
 
     **Arguments:**
 

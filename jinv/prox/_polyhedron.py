@@ -126,14 +126,17 @@ def _interior_point(v, G, h, A, b, polyhedron):
         centred = mean * (jnp.sum((s + a * ds) * (y + a * dy)) / k / mean) ** 3
         dx, ds, dy, dz = direction(s, y, *parts, centred - ds * dy)
         a = jnp.minimum(1, 0.995 * jnp.minimum(longest(s, ds), longest(y, dy)))
-        x, s, y, z = x + a * dx, s + a * ds, y + a * dy, z + a * dz
+        new = x + a * dx, s + a * ds, y + a * dy, z + a * dz
+        # Past the last digit the matrix degenerates: keep the last good iterate and stop there.
+        good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(u)) for u in new])) & (mean > 0)
+        x, s, y, z = jax.tree.map(lambda u, old: jnp.where(good, u, old), new, (x, s, y, z))
         worst = [jnp.max(jnp.abs(r), initial=0) for r in residuals(x, s, y, z)]
         error = jnp.max(jnp.stack([*worst, jnp.sum(s * y) / k]))
-        return x, s, y, z, error, count + 1
+        return x, s, y, z, jnp.where(good, error, 0), count + 1
 
     def go_on(state):
         *_, error, count = state
-        return (error > 64 * eps * scale) & (count < polyhedron.max_steps)
+        return (error > 256 * eps * scale) & (count < polyhedron.max_steps)
 
     ones = jnp.ones_like(h)
     state = (v, ones * scale, ones * scale, jnp.zeros_like(b), jnp.asarray(jnp.inf, v.dtype), 0)

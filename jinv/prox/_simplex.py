@@ -9,19 +9,20 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from jinv._functional import AbstractFunctional
 
-from ._util import indicator, like, parameter, require_real, shrink, sign, slack, times
+from ._util import indicator, like, parameter, require_real, sign, slack, times
 
 
-def simplex_threshold(v, radius):
-    """The theta with sum(max(v - theta, 0)) = radius, for a vector `v`.
+def _simplex_level(v, radius):
+    """The largest entry of `v`, and the theta for which max(v - largest - theta, 0) has the sum
+    `radius`. Apart, because their sum would round away what is small beside the largest entry.
 
     The sum is convex, decreasing and piecewise linear in theta, so Newton's method from the left
     is monotone and ends, after a few passes, at the exact set of positive entries. It replaces
     the usual sort, which is 50 times slower on CPU for 65536 entries. Derivatives come from the
     last formula, in which only that set is held fixed.
     """
-    shift = lax.stop_gradient(jnp.max(v))
-    u = v - shift
+    largest = lax.stop_gradient(jnp.max(v))
+    u = v - largest
 
     def step(state):
         theta, _ = state
@@ -30,10 +31,16 @@ def simplex_threshold(v, radius):
         return jnp.maximum(new, theta), new > theta
 
     fixed_u, fixed_r = lax.stop_gradient((u, radius))
-    # At theta = -radius (relative to the largest entry) the sum is at least the radius.
+    # At theta = -radius the sum is at least the radius.
     theta, _ = lax.while_loop(lambda s: s[1], step, (-fixed_r, fixed_r > 0))
     on = (fixed_u > theta) | (fixed_u == 0)
-    return (jnp.sum(jnp.where(on, u, 0)) - radius) / _count(on, v) + shift
+    return largest, (jnp.sum(jnp.where(on, u, 0)) - radius) / _count(on, v)
+
+
+def onto_simplex(v, radius):
+    """The projection of a vector onto the simplex."""
+    largest, theta = _simplex_level(v, radius)
+    return jax.nn.relu(v - largest - theta)
 
 
 def _count(on, v):
@@ -44,7 +51,8 @@ def l1_threshold(size, radius):
     """What soft thresholding must take from the moduli `size` so that they sum to `radius` at
     most: zero where they already do."""
     inside = jnp.sum(size) <= radius
-    return jnp.where(inside, 0, simplex_threshold(size, radius))
+    largest, theta = _simplex_level(size, radius)
+    return jnp.where(inside, 0, largest + theta)
 
 
 def _along(fn, v, axis):
@@ -117,9 +125,7 @@ class Simplex(AbstractFunctional):
 
     def prox(self, v: PyTree[Array], step_size: PyTree[ArrayLike]) -> PyTree[Array]:
         require_real("Simplex", v)
-        return _along(
-            lambda u: jax.nn.relu(u - simplex_threshold(u, like(self.radius, u))), v, self.axis
-        )
+        return _along(lambda u: onto_simplex(u, like(self.radius, u)), v, self.axis)
 
 
 class L1Ball(AbstractFunctional):
@@ -161,7 +167,8 @@ class L1Ball(AbstractFunctional):
 
     def prox(self, v: PyTree[Array], step_size: PyTree[ArrayLike]) -> PyTree[Array]:
         def fn(u):
-            return shrink(u, l1_threshold(jnp.abs(u), like(self.radius, u)))
+            size, r = jnp.abs(u), like(self.radius, u)
+            return jnp.where(jnp.sum(size) <= r, u, times(sign(u), onto_simplex(size, r)))
 
         return _along(fn, v, self.axis)
 
@@ -197,8 +204,7 @@ class L1Sphere(AbstractFunctional):
 
     def prox(self, v: PyTree[Array], step_size: PyTree[ArrayLike]) -> PyTree[Array]:
         flat, unravel = jax.flatten_util.ravel_pytree(v)
-        size = jnp.abs(flat)
-        level = jax.nn.relu(size - simplex_threshold(size, like(self.radius, flat)))
+        level = onto_simplex(jnp.abs(flat), like(self.radius, flat))
         return unravel(times(sign(flat), level))
 
 
@@ -246,5 +252,5 @@ class SparseSimplex(AbstractFunctional):
         if self.max_nonzeros >= flat.size:
             return Simplex(self.radius).prox(v, step_size)
         top, where = lax.top_k(flat, self.max_nonzeros)
-        level = jax.nn.relu(top - simplex_threshold(top, like(self.radius, flat)))
+        level = onto_simplex(top, like(self.radius, flat))
         return unravel(jnp.zeros_like(flat).at[where].set(level))

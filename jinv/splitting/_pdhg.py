@@ -1,18 +1,23 @@
 """The primal-dual hybrid gradient method (Chambolle-Pock, Condat-Vu)."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
 from .. import _tree
 from .._composite import Composite, PrimalDual
-from .._loop import any_lane, stop_gradient
+from .._loop import stop_gradient
 from .._result import RESULTS
 from .._solver import AbstractSolver
-from ..operators import DataTerm, operator_norm
+from ..data_terms import DataTerm
+from ..operators import operator_norm
 from ._scale import dual_scale
-from ._stopping import check_tolerances, require_composite, Residuals, size
+from ._stopping import Residuals, check_tolerances, require_composite, size, unmeasured
+
+
+# The bound's minimiser has 1 here. On TV denoising and deblurring at 256x256, 2 reached every
+# objective gap from 1e-3 to 1e-5 in a third to a half of the steps; 3 gained nothing more.
+_EMPHASIS = 2.0
 
 
 class _State(eqx.Module):
@@ -20,7 +25,8 @@ class _State(eqx.Module):
     norm: Real[Array, ""]  # of K
     lipschitz: Real[Array, ""]  # of grad f
     start: PrimalDual
-    num_steps: Array
+    num_checks: Array
+    residuals: Residuals
 
 
 class PDHG(AbstractSolver[_State]):
@@ -43,10 +49,9 @@ class PDHG(AbstractSolver[_State]):
         satisfy $1/\tau - \sigma \|K\|^2 \ge L/2$ with a margin of 1 %, $\|K\|$ and $L$ being
         computed once per solve.
     - `adaptive`: adapt the ratio $\sigma/\tau$ to the distances that primal and dual iterate
-        have moved, at steps 10, 20, 40, ... (only when the steps were not given). The number of
-        changes within any horizon is logarithmic; after `max_updates` of them the steps are
-        constant, so that convergence is that of the plain method.
-    - `check_every`: steps between two tests; a test costs about one step.
+        have moved, at checks 1, 2, 4, 8, ... (only when the steps were not given). After
+        `max_updates` changes the steps are constant: convergence is that of the plain method.
+    - `check_every`: steps between two tests; a test costs about two steps.
 
     `stats`: `objective`, `primal_residual`, `dual_residual`, `residual` (the larger relative
     one), `primal_step`, `dual_step`.
@@ -57,7 +62,7 @@ class PDHG(AbstractSolver[_State]):
         convex optimization, 2013, Algorithm 3.1 (with $f$). The ratio follows the primal weight
         of Applegate et al., Practical large-scale linear programming using PDHG, 2021.
         Deviation: the weight is set from the distances to the starting point, the minimiser of
-        Chambolle and Pock's bound, instead of smoothed between restarts.
+        Chambolle and Pock's bound, times two, instead of smoothed between restarts.
     """
 
     rtol: float | Real[Array, ""] = 1e-4
@@ -88,7 +93,7 @@ class PDHG(AbstractSolver[_State]):
             lipschitz = jnp.asarray(problem.smooth.lipschitz(), dtype)  # pyright: ignore
         weight = dual_scale(problem, point.primal) / jnp.maximum(norm, jnp.finfo(dtype).tiny)
         zero = jnp.zeros((), jnp.int32)
-        return stop_gradient(_State(weight, norm, lipschitz, point, zero))
+        return stop_gradient(_State(weight, norm, lipschitz, point, zero, unmeasured(point.primal)))
 
     def steps(self, state: _State) -> tuple[Array, Array]:
         r"""The step sizes $\tau$ and $\sigma$ of a state."""
@@ -103,29 +108,26 @@ class PDHG(AbstractSolver[_State]):
         return eta / state.weight, eta * state.weight
 
     def step(self, problem, point, args, options, state):
-        new = _step(problem, point, args, *self.steps(state))
-        num_steps = state.num_steps + 1
-        if not self.adaptive or self.primal_step is not None:
-            return new, eqx.tree_at(lambda s: s.num_steps, state, num_steps)
-        tens = num_steps // 10
-        power_of_two = (tens & (tens - 1)) == 0
-        due = (num_steps % 10 == 0) & power_of_two & (tens < 2**self.max_updates)
-        # The branch is taken if any lane of a `vmap` is due: a per-lane condition would make
-        # every step of every lane pay for both branches.
-        weight = jax.lax.cond(
-            any_lane(due), lambda: _balanced(new, state), lambda: state.weight
-        )
-        weight = jnp.where(due, weight, state.weight)
-        return new, _State(weight, state.norm, state.lipschitz, state.start, num_steps)
+        return _step(problem, point, args, *self.steps(state)), state
+
+    def measured_step(self, problem, point, args, options, state):
+        tau, sigma = self.steps(state)
+        new = _step(problem, point, args, tau, sigma)
+        residuals = _residuals(problem, point, new, args, tau, sigma)
+        count, weight = state.num_checks + 1, state.weight
+        if self.adaptive and self.primal_step is None:
+            due = ((count & (count - 1)) == 0) & (count < 2**self.max_updates)
+            weight = jnp.where(due, _balanced(new, state), weight)
+        fixed = (state.norm, state.lipschitz, state.start)
+        return new, _State(weight, *fixed, count, residuals)
 
     def terminate(self, problem, point, args, options, state):
-        residuals = _residuals(problem, point, args, *self.steps(state))
-        return residuals.converged(self.rtol, self.atol), RESULTS.successful
+        sizes = (size(point.dual), size(point.primal))
+        return state.residuals.converged(self.rtol, self.atol, sizes), RESULTS.successful
 
     def postprocess(self, problem, point, args, options, state):
         tau, sigma = self.steps(state)
-        residuals = _residuals(problem, point, args, tau, sigma)
-        stats = residuals.stats(problem, point.primal, args)
+        stats = state.residuals.stats()
         return point, {**stats, "primal_step": tau, "dual_step": sigma}
 
 
@@ -159,32 +161,28 @@ def _balanced(point: PrimalDual, state: _State):
     primal = _tree.norm(_tree.subtract(point.primal, state.start.primal))
     dual = _tree.norm(_tree.subtract(point.dual, state.start.dual))
     sound = (primal > 0) & (dual > 0)
-    weight = dual / jnp.where(sound, primal, 1)
+    weight = _EMPHASIS * dual / jnp.where(sound, primal, 1)
     return stop_gradient(jnp.where(sound, weight, state.weight))
 
 
-def _residuals(problem: Composite, point: PrimalDual, args, tau, sigma) -> Residuals:
-    # One more step from the point, so that the loop need not carry the previous iterate.
-    new = _step(problem, point, args, tau, sigma)
+def _residuals(problem: Composite, point: PrimalDual, new: PrimalDual, args, tau, sigma):
     dx = _tree.subtract(point.primal, new.primal)
     dz = _tree.subtract(point.dual, new.dual)
     dual = _tree.subtract(_tree.scale(1 / tau, dx), problem.apply_adjoint(dz))
     applied = problem.apply(new.primal)
     # (z - z+)/sigma + K(2x+ - x) lies in the subdifferential of h* at z+.
     primal = _tree.subtract(_tree.scale(1 / sigma, dz), problem.apply(dx))
-    adjoint_scale = _tree.norm(problem.apply_adjoint(new.dual))
+    dual_scale = _tree.norm(problem.apply_adjoint(new.dual))
+    assert problem.penalty is not None
+    objective = problem.penalty(applied)
+    if problem.proximable is not None:
+        objective = objective + problem.proximable(new.primal)
     if problem.smooth is not None:
         old_grad = problem.smooth_value_and_gradient(point.primal, args)[1]
-        new_grad = problem.smooth_value_and_gradient(new.primal, args)[1]
+        value, new_grad = problem.smooth_value_and_gradient(new.primal, args)
+        objective = objective + value
         dual = _tree.add(dual, _tree.subtract(new_grad, old_grad))
-        adjoint_scale = jnp.maximum(adjoint_scale, _tree.norm(new_grad))
+        dual_scale = jnp.maximum(dual_scale, _tree.norm(new_grad))
     return Residuals(
-        _tree.norm(primal),
-        _tree.norm(dual),
-        _tree.norm(applied),
-        adjoint_scale,
-        size(point.dual),
-        size(point.primal),
+        _tree.norm(primal), _tree.norm(dual), _tree.norm(applied), dual_scale, objective
     )
-
-

@@ -12,14 +12,15 @@ from .._composite import Composite
 from .._loop import detached
 from .._result import RESULTS
 from .._solver import AbstractSolver
-from ..operators import DataTerm
-from ._stopping import check_tolerances, require_composite, Residuals, size
+from ..data_terms import DataTerm
+from ._stopping import Residuals, check_tolerances, require_composite, size, unmeasured
 
 
 class _State(eqx.Module):
     step_size: Real[Array, ""]
     failed: Bool[Array, ""]
     carry: Any  # of the warm-started prox
+    residuals: Residuals
 
 
 class ProximalGradient(AbstractSolver[_State]):
@@ -57,14 +58,16 @@ class ProximalGradient(AbstractSolver[_State]):
         return _init(self, problem, point, args)
 
     def step(self, problem, point, args, options, state):
-        new, state, _ = _forward_backward(self, problem, point, args, state)
-        return new, state
+        return _forward_backward(self, problem, point, args, state)
+
+    def measured_step(self, problem, point, args, options, state):
+        return _measured(problem, *_forward_backward(self, problem, point, args, state), args)
 
     def terminate(self, problem, point, args, options, state):
-        return _terminate(self, problem, point, args, state)
+        return _terminate(self, point, state)
 
     def postprocess(self, problem, point, args, options, state):
-        return point, _stats(problem, point, args, state)
+        return point, {**state.residuals.stats(), "step_size": state.step_size}
 
 
 class _FISTAState(eqx.Module):
@@ -107,7 +110,7 @@ class FISTA(AbstractSolver[_FISTAState]):
 
     def step(self, problem, point, args, options, state):
         y, t = state.extrapolated, state.momentum
-        new, base, _ = _forward_backward(self, problem, y, args, state.base)
+        new, base = _forward_backward(self, problem, y, args, state.base)
         move = _tree.subtract(new, point)
         if self.restart:
             uphill = _tree.dot(_tree.subtract(y, new), move) > 0
@@ -116,11 +119,17 @@ class FISTA(AbstractSolver[_FISTAState]):
         extrapolated = _tree.add_scaled(new, (t - 1) / new_t, move)
         return new, _FISTAState(base, extrapolated, new_t)
 
+    def measured_step(self, problem, point, args, options, state):
+        new, state = self.step(problem, point, args, options, state)
+        _, base = _measured(problem, new, state.base, args)
+        return new, _FISTAState(base, state.extrapolated, state.momentum)
+
     def terminate(self, problem, point, args, options, state):
-        return _terminate(self, problem, point, args, state.base)
+        return _terminate(self, point, state.base)
 
     def postprocess(self, problem, point, args, options, state):
-        return point, _stats(problem, point, args, state.base)
+        stats = state.base.residuals.stats()
+        return point, {**stats, "step_size": state.base.step_size}
 
 
 _SHRINK, _GROW, _MOST_SHRINKS = 0.5, 1.1, 60
@@ -143,7 +152,7 @@ def _init(solver, problem, x, args) -> _State:
         known = problem.smooth.lipschitz() if isinstance(problem.smooth, DataTerm) else None
         step = jnp.ones((), dtype) if known is None else 1 / jnp.asarray(known, dtype)
     carry = None if problem.proximable is None else problem.proximable.init_prox(x)
-    return _State(step, jnp.zeros((), bool), carry)
+    return _State(step, jnp.zeros((), bool), carry, unmeasured(x))
 
 
 def _searches(solver, problem) -> bool:
@@ -162,7 +171,7 @@ def _forward_backward(solver, problem: Composite, x, args, state: _State):
 
     if not _searches(solver, problem):
         new, carry = move(state.step_size)
-        return new, _State(state.step_size, state.failed, carry), grad
+        return new, _State(state.step_size, state.failed, carry, state.residuals)
 
     def too_long(step):
         new, _ = move(step)
@@ -180,34 +189,30 @@ def _forward_backward(solver, problem: Composite, x, args, state: _State):
     # The accepted length is a constant for derivatives: a solution does not depend on it.
     step, shrinks = detached(search, state.step_size)
     new, carry = move(step)
-    return new, _State(step, state.failed | (shrinks >= _MOST_SHRINKS), carry), grad
+    failed = state.failed | (shrinks >= _MOST_SHRINKS)
+    return new, _State(step, failed, carry, state.residuals)
 
 
-def _residuals(problem: Composite, x, args, state: _State):
+def _measured(problem: Composite, x, state: _State, args):
     t = state.step_size
-    _, grad = problem.smooth_value_and_gradient(x, args)
+    value, grad = problem.smooth_value_and_gradient(x, args)
     v = _tree.add_scaled(x, -t, grad)
     if problem.proximable is None:
-        new = v
-        distance = _tree.norm(grad)
+        new, distance, total = v, _tree.norm(grad), value
     else:
         new, _ = problem.proximable.warm_prox(v, t, state.carry)
         _, new_grad = problem.smooth_value_and_gradient(new, args)
         # (v - new) / t is a subgradient of g at `new`.
         subgradient = _tree.scale(1 / t, _tree.subtract(v, new))
         distance = _tree.norm(_tree.add(new_grad, subgradient))
+        total = value + problem.proximable(x)
     move = _tree.norm(_tree.subtract(new, x)) / t
     scale = jnp.maximum(_tree.norm(grad), _tree.norm(x) / t)
-    return Residuals(move, distance, scale, scale, size(x), size(x))
+    residuals = Residuals(move, distance, scale, scale, total)
+    return x, _State(t, state.failed, state.carry, residuals)
 
 
-def _terminate(solver, problem, x, args, state: _State):
-    done = _residuals(problem, x, args, state).converged(solver.rtol, solver.atol)
+def _terminate(solver, x, state: _State):
+    sizes = (size(x), size(x))
+    done = state.residuals.converged(solver.rtol, solver.atol, sizes)
     return done, RESULTS.where(state.failed, RESULTS.unbounded_step, RESULTS.successful)
-
-
-def _stats(problem, x, args, state: _State):
-    stats = _residuals(problem, x, args, state).stats(problem, x, args)
-    return {**stats, "step_size": state.step_size}
-
-

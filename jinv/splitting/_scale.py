@@ -30,5 +30,3 @@ def residual_balance(primal, dual) -> Real[Array, ""]:
     sound = (primal > 0) & (dual > 0)
     ratio = jnp.where(sound, primal / jnp.where(sound, dual, 1), 1)
     return stop_gradient(jnp.clip(jnp.sqrt(ratio), 0.1, 10.0).astype(primal.dtype))
-
-

@@ -12,16 +12,15 @@ from .._composite import Composite
 
 
 class Residuals(eqx.Module):
-    """Norms of the primal and dual residual, and the norms they are compared with."""
+    """Norms of the primal and dual residual, the norms they are compared with, the objective."""
 
     primal: Real[Array, ""]
     dual: Real[Array, ""]
     primal_scale: Real[Array, ""]
     dual_scale: Real[Array, ""]
-    primal_size: int = eqx.field(static=True)
-    dual_size: int = eqx.field(static=True)
+    objective: Real[Array, ""]
 
-    def converged(self, rtol: Any, atol: Any) -> Bool[Array, ""]:
+    def converged(self, rtol: Any, atol: Any, sizes: tuple[int, int]) -> Bool[Array, ""]:
         """Each norm is at most `sqrt(size) * atol + rtol * scale` (Boyd, Parikh, Chu, Peleato,
         Eckstein, Distributed optimization and statistical learning via ADMM, 2011, eq. 3.12)."""
 
@@ -29,19 +28,27 @@ class Residuals(eqx.Module):
             cast = lambda x: jnp.asarray(x, residual.dtype)
             return residual <= cast(size**0.5) * cast(atol) + cast(rtol) * scale
 
-        primal = small(self.primal, self.primal_scale, self.primal_size)
-        return primal & small(self.dual, self.dual_scale, self.dual_size)
+        primal = small(self.primal, self.primal_scale, sizes[0])
+        return primal & small(self.dual, self.dual_scale, sizes[1])
 
-    def stats(self, problem: Composite, x: PyTree[Array], args: PyTree) -> dict[str, Array]:
-        relative = jnp.maximum(
-            _ratio(self.primal, self.primal_scale), _ratio(self.dual, self.dual_scale)
-        )
+    def relative(self) -> tuple[Real[Array, ""], Real[Array, ""]]:
+        """The primal and the dual residual over their scales."""
+        return _ratio(self.primal, self.primal_scale), _ratio(self.dual, self.dual_scale)
+
+    def stats(self) -> dict[str, Array]:
         return {
-            "residual": relative,
-            "objective": problem.objective(x, args),
+            "residual": jnp.maximum(*self.relative()),
+            "objective": self.objective,
             "primal_residual": self.primal,
             "dual_residual": self.dual,
         }
+
+
+def unmeasured(x: PyTree[Array]) -> Residuals:
+    """Residuals before the first measurement."""
+    infinite = jnp.asarray(jnp.inf, _tree.real_dtype(x))
+    one = jnp.ones_like(infinite)
+    return Residuals(infinite, infinite, one, one, infinite)
 
 
 def _ratio(residual, scale):

@@ -9,9 +9,8 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from .. import _tree
 from .._functional import AbstractFunctional
-from ..prox import Huber, KullbackLeibler, L1, SquaredL2, Translated
-from ._norm import operator_norm
-from ._normal import NormalSystem
+from ..operators import NormalSystem, operator_norm
+from ..prox import L1, Huber, KullbackLeibler, SquaredL2, Translated
 
 
 class DataTerm(AbstractFunctional):
@@ -122,7 +121,7 @@ def least_squares(
         ```python
         >>> import jax.numpy as jnp, jinv
         >>> A = jinv.operators.Mask(jnp.array([1.0, 0.0]))
-        >>> float(jinv.operators.least_squares(A, jnp.array([1.0, 0.0]))(jnp.array([3.0, 5.0])))
+        >>> float(jinv.data_terms.least_squares(A, jnp.array([1.0, 0.0]))(jnp.array([3.0, 5.0])))
         2.0
 
         ```
@@ -153,7 +152,7 @@ def poisson(
     !!! example
         ```python
         >>> import jax.numpy as jnp, jinv
-        >>> f = jinv.operators.poisson(None, jnp.array([2.0, 0.0]))
+        >>> f = jinv.data_terms.poisson(None, jnp.array([2.0, 0.0]))
         >>> f.prox(jnp.array([2.0, -1.0]), 1.0)
         Array([2., 0.], dtype=float32)
 
@@ -176,7 +175,7 @@ def huber(
     !!! example
         ```python
         >>> import jax.numpy as jnp, jinv
-        >>> f = jinv.operators.huber(None, jnp.zeros(2), delta=1.0)
+        >>> f = jinv.data_terms.huber(None, jnp.zeros(2), delta=1.0)
         >>> float(f(jnp.array([1.0, 0.0])))
         0.5
 
@@ -198,7 +197,7 @@ def least_absolute(
     !!! example
         ```python
         >>> import jax.numpy as jnp, jinv
-        >>> f = jinv.operators.least_absolute(None, jnp.array([1.0, 1.0]))
+        >>> f = jinv.data_terms.least_absolute(None, jnp.array([1.0, 1.0]))
         >>> f.prox(jnp.array([4.0, 1.5]), 1.0)
         Array([3., 1.], dtype=float32)
 

@@ -1,0 +1,157 @@
+"""The alternating direction method of multipliers."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Bool, PyTree, Real
+
+from .. import _tree
+from .._composite import PrimalDual
+from .._linear import solver_tolerance
+from .._loop import stop_gradient
+from .._result import RESULTS
+from .._solver import AbstractSolver
+from ._quadratic import Split, make_split
+from ._scale import dual_scale, residual_balance
+from ._stopping import Residuals, check_tolerances, size, unmeasured
+
+
+class _State(eqx.Module):
+    split: Split
+    penalty: Real[Array, ""]
+    copies: tuple[PyTree[Array], ...]
+    duals: tuple[PyTree[Array], ...]
+    change: Real[Array, ""]
+    solvable: Bool[Array, ""]
+    num_checks: Array
+    residuals: Residuals
+
+
+class ADMM(AbstractSolver[_State]):
+    r"""The alternating direction method of multipliers for $f(x) + g(x) + h(K x)$ with a
+    least-squares $f$ (or none).
+
+    With copies $u_i$ of $K_i x$ and multipliers $z_i$, a step solves
+    $(A^* W A + \rho \sum_i K_i^* K_i)\, x = A^* W b + \sum_i K_i^*(\rho u_i - z_i)$, then sets
+    $u_i = \mathrm{prox}_{h_i/\rho}(\hat x_i + z_i/\rho)$ and $z_i \mathrel{+}= \rho(\hat x_i -
+    u_i)$, where $\hat x_i = \alpha K_i x + (1 - \alpha) u_i$. Few steps, each with one linear
+    system: a fast transform solves it exactly where all Gram operators share one (circular
+    convolution and circular differences; denoising or masks of the whole with Neumann
+    differences), otherwise conjugate gradients started at the last iterate, to a tolerance
+    that follows the progress of the outer iteration.
+
+    **Arguments:**
+
+    - `rtol`, `atol`: stop when $\|K x - u\|$ and $\rho\|K^*(u - u_-)\|$ are small against
+        $\max(\|Kx\|, \|u\|)$ and $\|K^* z\|$.
+    - `penalty`: $\rho$; by default from the scale of the problem, then adapted.
+    - `relaxation`: $\alpha \in (0, 2)$; 1 is the plain method.
+    - `adaptive`: balance the relative residuals at checks 1, 2, 4, 8, ... After `max_updates`
+        changes the penalty is constant.
+    - `linear_solver`: any lineax solver for the linear system; given, it is always used.
+    - `check_every`: steps between two tests; a test costs about one step.
+
+    `stats`: `objective`, `primal_residual`, `dual_residual`, `residual` (the larger relative
+    one), `penalty`. `RESULTS.subproblem_failed` if the linear system is singular.
+
+    ??? cite "Source"
+        Boyd, Parikh, Chu, Peleato, Eckstein, Distributed optimization and statistical learning
+        via ADMM, 2011, sections 3.1, 3.3, 3.4.3; relative residual balancing after Wohlberg,
+        ADMM penalty parameter selection by residual balancing, 2017. Deviation: multipliers are
+        stored unscaled, so that a change of penalty needs no rescaling.
+    """
+
+    rtol: float | Real[Array, ""] = 1e-4
+    atol: float | Real[Array, ""] = 1e-6
+    penalty: float | Real[Array, ""] | None = None
+    relaxation: float | Real[Array, ""] = 1.8
+    linear_solver: lx.AbstractLinearSolver | None = None
+    adaptive: bool = eqx.field(static=True, default=True)
+    max_updates: int = eqx.field(static=True, default=8)
+    check_every: int = eqx.field(static=True, default=10)
+
+    def __check_init__(self):
+        check_tolerances(self, penalty=self.penalty)
+        if isinstance(self.relaxation, int | float) and not 0 < self.relaxation < 2:
+            raise ValueError(f"`relaxation` must lie between 0 and 2, got {self.relaxation}")
+
+    def init(self, problem, point, args, options):
+        split = make_split(problem, problem.primal(point), self, self.linear_solver)
+        x = problem.primal(point)
+        dtype = _tree.real_dtype(x)
+        if self.penalty is not None:
+            penalty = jnp.asarray(self.penalty, dtype)
+        elif problem.penalty is not None:
+            penalty = dual_scale(problem, x).astype(dtype)
+        else:
+            penalty = jnp.ones((), dtype)
+        copies = split.apply(x)
+        duals = tuple(jax.tree.map(jnp.zeros_like, u) for u in copies)
+        if problem.penalty is not None:
+            duals = (point.dual, *duals[1:])
+        one, zero = jnp.ones((), dtype), jnp.zeros((), jnp.int32)
+        fixed = (one, jnp.asarray(True), zero, unmeasured(x))
+        return _State(split, penalty, copies, duals, *fixed)
+
+    def step(self, problem, point, args, options, state):
+        x, new, _ = self._advance(problem.primal(point), state)
+        new = _State(state.split, state.penalty, *new, state.num_checks, state.residuals)
+        return _point(problem, x, new), new
+
+    def measured_step(self, problem, point, args, options, state):
+        x, new, measure = self._advance(problem.primal(point), state)
+        residuals = measure(problem.objective(x, args))
+        count, penalty = state.num_checks + 1, state.penalty
+        if self.adaptive:
+            due = ((count & (count - 1)) == 0) & (count < 2**self.max_updates)
+            penalty = penalty * jnp.where(due, residual_balance(*residuals.relative()), 1)
+        new = _State(state.split, penalty, *new, count, residuals)
+        return _point(problem, x, new), new
+
+    def _advance(self, x, state: _State) -> tuple[PyTree[Array], tuple, Any]:
+        split, rho = state.split, state.penalty
+        target = jax.tree.map(lambda u, z: _tree.cast(rho, u) * u - z, state.copies, state.duals)
+        # Solving far below the size of the last move gains nothing.
+        rtol = jnp.clip(0.02 * state.change, solver_tolerance(x), 1e-2)
+        new, solved = split.minimise(rho, target, x, rtol)
+        applied = split.apply(new)
+        relaxed = jax.tree.map(
+            lambda k, u: u + _tree.cast(self.relaxation, u) * (k - u), applied, state.copies
+        )
+        shifted = jax.tree.map(lambda k, z: k + z / _tree.cast(rho, z), relaxed, state.duals)
+        copies = split.prox(shifted, rho)
+        duals = jax.tree.map(lambda v, u: _tree.cast(rho, v) * (v - u), shifted, copies)
+        change = state.change
+        if split.system.spectra is None:
+            move = _tree.norm(_tree.subtract(new, x))
+            length = jnp.maximum(_tree.norm(new), jnp.finfo(change.dtype).tiny)
+            change = stop_gradient(move / length)
+
+        def measure(objective):
+            moved = _tree.scale(rho, _tree.subtract(copies, state.copies))
+            length = jnp.maximum(_tree.norm(applied), _tree.norm(copies))
+            return Residuals(
+                _tree.norm(_tree.subtract(applied, copies)),
+                _tree.norm(split.apply_adjoint(moved)),
+                length,
+                _tree.norm(split.apply_adjoint(duals)),
+                objective,
+            )
+
+        return new, (copies, duals, change, state.solvable & solved), measure
+
+    def terminate(self, problem, point, args, options, state):
+        sizes = (size(state.copies), size(problem.primal(point)))
+        done = state.residuals.converged(self.rtol, self.atol, sizes)
+        failed = RESULTS.subproblem_failed
+        return done, RESULTS.where(state.solvable, RESULTS.successful, failed)
+
+    def postprocess(self, problem, point, args, options, state):
+        return point, {**state.residuals.stats(), "penalty": state.penalty}
+
+
+def _point(problem, x, state: _State):
+    return x if problem.penalty is None else PrimalDual(x, state.duals[0])
