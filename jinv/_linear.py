@@ -67,7 +67,7 @@ def semidefinite_saddle_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
     if size <= _DENSE:
         return lx.SVD(rcond=100 * float(jnp.finfo(_tree.real_dtype(point)).eps) * size)
     rtol = solver_tolerance(point)
-    return lx.LSMR(rtol=rtol, atol=rtol, conlim=0.0, max_steps=20 * size)
+    return lx.LSMR(rtol=rtol, atol=rtol, conlim=float("inf"), max_steps=20 * size)
 
 
 def real_size(point: PyTree[Array]) -> int:

@@ -346,16 +346,22 @@ def test_convolution_auto(rng):
 @pytest.mark.parametrize("method", ["fft", "direct"])
 def test_kernel_derivatives_twice(method, rng):
     x, k = jnp.asarray(rng.normal(size=(6, 5))), jnp.asarray(rng.normal(size=(3, 3)))
-    matrix = jax.jacobian(lambda k: ops.Convolution(k, x.shape, method=method).mv(x))(k)
-    basis = np.eye(9).reshape(9, 3, 3)
-    columns = [ops.Convolution(jnp.asarray(e), x.shape).mv(x) for e in basis]
-    _close(matrix.reshape(30, 9), np.stack([np.ravel(c) for c in columns], axis=1))
 
-    def loss(k):
-        return 0.5 * jnp.sum(ops.Convolution(k, x.shape, method=method).mv(x) ** 2)
+    def blur(k):
+        return ops.Convolution(k, x.shape, method=method).mv(x)
 
-    hessian = jax.jit(jax.hessian(loss))(k).reshape(9, 9)
-    _close(hessian, matrix.reshape(30, 9).T @ matrix.reshape(30, 9), factor=10)
+    @jax.jit
+    def derivatives(k):
+        loss = lambda k: 0.5 * jnp.sum(blur(k) ** 2)
+        return jax.jacfwd(blur)(k), jax.grad(loss)(k), jax.hessian(loss)(k)
+
+    jacobian, gradient, hessian = derivatives(k)
+    # Column (i, j) is the image shifted by the position of the tap.
+    shifts = [np.roll(x, (i - 1, j - 1), (0, 1)) for i in range(3) for j in range(3)]
+    matrix = np.stack([np.ravel(column) for column in shifts], axis=1)
+    _close(jacobian.reshape(30, 9), matrix, factor=5)
+    _close(gradient, matrix.T @ matrix @ np.ravel(k), factor=10)
+    _close(hessian, matrix.T @ matrix, factor=10)
 
 
 def test_vmap_over_kernels(rng):
@@ -473,30 +479,29 @@ def test_algebra(dtype, rng):
     A = ops.Convolution(_array(rng, (3, 3), dtype), (4, 5))
     B = ops.Mask(_mask(rng, (4, 5)), dtype=dtype)
     x = _array(rng, (4, 5), dtype)
-    a, b = np.asarray(A.as_matrix()), np.asarray(B.as_matrix())
-    v = _flat(x)
-    for operator, matrix in (
-        (A @ B, a @ b),
-        (A + B, a + b),
-        (A - B, a - b),
-        (2 * A, 2 * a),
-        (A / 2, a / 2),
-        (-A, -a),
-        (A.T @ B, a.T @ b),
-        ((A @ B).T, (a @ b).T),
-        (lx.conj(A), a.conj()),
-        (ops.adjoint(A @ B), (a @ b).conj().T),
-        (ops.adjoint(2j * A if dtype == "complex128" else 2 * A), None),
-        (lx.materialise(A), a),
-        (lx.linearise(A), a),
-        (lx.materialise(A.T), a.T),
-    ):
-        if matrix is None:
-            matrix = np.conj(2j if dtype == "complex128" else 2) * a.conj().T
-        _close(operator.mv(x), matrix @ v, factor=5)
-        _close(operator.as_matrix(), matrix, factor=5)
-    _close(lx.diagonal(A), np.diag(a))
-    _close(lx.diagonal(B), np.diag(b))
+    c = 2j if dtype == "complex128" else 2.0
+
+    @jax.jit
+    def both(A, B, x):
+        operators = (
+            *(A @ B, A + B, A - B, 2 * A, A / 2, -A, A.T @ B, (A @ B).T, lx.conj(A)),
+            *(ops.adjoint(A @ B), ops.adjoint(c * A), lx.materialise(A), lx.linearise(A)),
+            *(lx.materialise(A.T), B.T, lx.conj(B)),
+        )
+        diagonals = lx.diagonal(A), lx.diagonal(B)
+        return [(op.mv(x), op.as_matrix()) for op in operators], diagonals, A.as_matrix()
+
+    got, diagonals, a = jax.tree.map(np.asarray, both(A, B, x))
+    b = np.diag(diagonals[1])
+    expected = (
+        *(a @ b, a + b, a - b, 2 * a, a / 2, -a, a.T @ b, (a @ b).T, a.conj()),
+        *((a @ b).conj().T, np.conj(c) * a.conj().T, a, a, a.T, b, b),
+    )
+    for (mv, matrix), reference in zip(got, expected, strict=True):
+        _close(mv, reference @ _flat(x), factor=5)
+        _close(matrix, reference, factor=5)
+    _close(diagonals[0], np.diag(a))
+    np.testing.assert_array_equal(diagonals[1], np.ravel(B.mask))
     assert lx.is_diagonal(B) and lx.is_symmetric(B) and not lx.is_symmetric(A)
 
 
@@ -539,14 +544,19 @@ def test_solve_and_its_derivative(make, rng):
     def value(fn):
         return lambda a: jnp.sum((w.conj() * fn(a)).real)
 
-    np.testing.assert_allclose(solve(a), dense(a), atol=1e-9)
-    gradient, expected = jax.jit(jax.grad(value(solve)))(a), jax.grad(value(dense))(a)
+    @jax.jit
+    def both(a):
+        return solve(a), dense(a), jax.grad(value(solve))(a), jax.grad(value(dense))(a)
+
+    solved, reference, gradient, expected = both(a)
+    np.testing.assert_allclose(solved, reference, atol=1e-9)
     np.testing.assert_allclose(gradient, expected, rtol=1e-7, atol=1e-8)
 
 
 def _maps(a):
     grid = jnp.arange(40.0).reshape(2, 5, 4)
-    return jnp.exp(1j * grid * a[0, 0]) * (1 + a[1, 1] * grid / 40).astype(jnp.complex128)
+    size = 1 + a[1, 1] * grid / 40
+    return jax.lax.complex(size * jnp.cos(grid * a[0, 0]), size * jnp.sin(grid * a[0, 0]))
 
 
 # Norms

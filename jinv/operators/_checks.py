@@ -43,6 +43,11 @@ def as_inexact(dtype, name: str = "dtype"):
     return jax.dtypes.canonicalize_dtype(dtype)
 
 
+def as_complex(dtype):
+    # NumPy's rule: JAX's own depends on the promotion mode of the user.
+    return np.result_type(dtype, np.complex64)
+
+
 def as_weights(array, dtype, name: str):
     """The dtype of the operator, and `array` cast so that it multiplies data of that dtype."""
     if dtype is None:

@@ -6,7 +6,7 @@ from equinox import field
 from jaxtyping import Array, Inexact, Shaped
 
 from ._base import AbstractOperator
-from ._checks import as_inexact, as_weights, check_vector, weigh
+from ._checks import as_complex, as_inexact, as_weights, check_vector, weigh
 from ._norm import norm_bound
 from ._spectrum import Spectrum, gram_spectrum
 
@@ -63,7 +63,7 @@ class FourierSampling(AbstractOperator):
         if dtype is None:
             source = mask if coils is None else coils
             real = source.dtype if jnp.issubdtype(source.dtype, jnp.inexact) else None
-            dtype = jnp.result_type(as_inexact(real), 1j)
+            dtype = as_complex(as_inexact(real))
         if not jnp.issubdtype(as_inexact(dtype), jnp.complexfloating):
             raise ValueError(f"dtype must be complex, got {dtype}.")
         self.dtype, self.mask = as_weights(mask, dtype, "mask")

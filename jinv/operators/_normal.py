@@ -10,9 +10,9 @@ import optimistix as optx
 from jaxtyping import Array, Bool, PyTree
 
 from .. import _tree
-from .._linear import solver_tolerance, UnitScale
+from .._linear import UnitScale, solver_tolerance
 from .._loop import stop_gradient
-from ._spectrum import gram_spectrum, Spectrum
+from ._spectrum import Spectrum, gram_spectrum
 
 
 class NormalSystem(eqx.Module):

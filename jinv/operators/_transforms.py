@@ -5,7 +5,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Inexact, Real
 
-from ._checks import weigh
+from ._checks import as_complex, weigh
 
 
 def fourier_multiply(
@@ -93,7 +93,7 @@ def _idct(y):
 
 def _twiddle(n, dtype):
     w = np.exp(-0.5j * np.pi * np.arange(n) / n)
-    return jnp.asarray(w, dtype=jnp.result_type(dtype, 1j))
+    return jnp.asarray(w, dtype=as_complex(dtype))
 
 
 def _lift(w, x):

@@ -50,4 +50,5 @@ from ._simplex import (
     SparseSimplex as SparseSimplex,
 )
 from ._sparsity import L0 as L0, MCP as MCP, SCAD as SCAD, LogSum as LogSum
+from ._total_variation import TotalVariation as TotalVariation
 from ._transport import Birkhoff as Birkhoff, Transport as Transport
