@@ -54,9 +54,10 @@ class Case:
             raise ValueError(
                 f"reference: expected 'numpy', 'library' or None, got {self.reference!r}."
             )
-        if list(self.checkpoints) != sorted(set(self.checkpoints)) or min(
-            self.checkpoints, default=1
-        ) < 1:
+        if (
+            list(self.checkpoints) != sorted(set(self.checkpoints))
+            or min(self.checkpoints, default=1) < 1
+        ):
             raise ValueError(
                 f"checkpoints: expected increasing positive counts, got {self.checkpoints}."
             )

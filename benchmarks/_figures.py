@@ -60,9 +60,7 @@ def save_figures(records: Iterable[Record], folder: Path) -> list[Path]:
             )
         sizes = [_per_step(record) for record in mine if record["cost"]["cpu_s"]]
         if len({record["problem"]["size"] for record in sizes}) > 1:
-            save(
-                f"{benchmark} scaling", lambda sizes=sizes: plot.scaling(sizes, cost="cpu_s")
-            )
+            save(f"{benchmark} scaling", lambda sizes=sizes: plot.scaling(sizes, cost="cpu_s"))
     return saved
 
 

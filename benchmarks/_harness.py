@@ -41,7 +41,12 @@ def problem_label(problem) -> str:
 
 
 def run_case(
-    name: str, case: Case, contenders, settings: Settings, log: Log = to_stderr, references=REFERENCES
+    name: str,
+    case: Case,
+    contenders,
+    settings: Settings,
+    log: Log = to_stderr,
+    references=REFERENCES,
 ) -> list[dict[str, Any]]:
     """Records of all contenders on one problem, one each, whatever happened to them."""
     reference = None

@@ -54,6 +54,7 @@ def _section(where: tuple, records: list[Record]) -> str:
         "library",
         "method",
         "result",
+        "set-up s",
         "compile s",
         "CPU ms/step: min",
         "median",
@@ -86,7 +87,7 @@ def _row(record: Record, targets, extra, header) -> list[str]:
     cost, outcome = record["cost"], record["outcome"]
     steps = cost["window_steps"] or 1
     cells = [record["method"]["library"], record["method"]["name"], outcome["result"]]
-    cells.append(_number(cost["compile_s"]))
+    cells += [_number(cost["setup_s"]), _number(cost["compile_s"])]
     for times in (cost["cpu_s"], cost["run_s"]):
         per_step = [1e3 * value / steps for value in times]
         cells += [
@@ -109,7 +110,9 @@ def _origin(records: list[Record]) -> list[str]:
     for record in records:
         for name, version in record["provenance"]["versions"].items():
             versions.setdefault(name, set()).add(version)
-    said = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))
+    said = ", ".join(
+        f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items())
+    )
     devices = {record["provenance"]["device"] for record in records} - {None}
     commits = {
         f"{record['provenance']['commit'][:9]}{'+' if record['provenance']['dirty'] else ''}"

@@ -21,9 +21,7 @@ def cases(smoke: bool) -> list[Case]:
         Case(
             problem,
             [
-                Contender(
-                    "numpy", "benchmarks._peer_numpy", "PDHG", {"tau": 0.35, "sigma": 0.35}
-                ),
+                Contender("numpy", "benchmarks._peer_numpy", "PDHG", {"tau": 0.35, "sigma": 0.35}),
                 faulty("raise", 1),
                 faulty("exit", 4),
                 faulty("nan", 6),

@@ -236,6 +236,6 @@ class _NeumannSeries(lx.AbstractLinearSolver):
         return True
 
 
-def forget_derivatives(adjoint: AbstractAdjoint, tree: PyTree[Array]) -> PyTree[Array]:
+def forget_derivatives(adjoint: AbstractAdjoint, tree: PyTree) -> PyTree:
     """Statistics and states: differentiable where iterates are, constants elsewhere."""
     return tree if isinstance(adjoint, UnrollAdjoint) else stop_gradient(tree)

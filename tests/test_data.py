@@ -269,11 +269,11 @@ def test_sinogram_agrees_with_the_radon_transform_of_the_picture():
 
 
 def test_sinogram_dtype_and_derivative():
-    angles, offsets = jnp.array([0.3, 1.0]), jnp.array([-0.2, 0.95])
+    angles, offsets = jnp.array([0.3, 1.0]), jnp.array([-0.2, 0.5])
     single = data.shepp_logan_sinogram(angles.astype("float32"), offsets.astype("float32"))
     assert single.dtype == jnp.float32
     total = lambda a, t: data.shepp_logan_sinogram(a, t).sum()
-    check_grads(total, (angles, offsets), order=1)
+    check_grads(total, (angles, offsets), order=1, eps=1e-6)
     with pytest.raises(ValueError, match="dtype of `angles`, float64; got float32"):
         data.shepp_logan_sinogram(angles, offsets.astype("float32"))
 

@@ -310,6 +310,28 @@ def test_records_survive_json():
     assert np.array_equal(figure.axes[0].lines[0].get_xdata(), [64, 256])
 
 
+def test_nested_records_and_failures_without_measurements():
+    nested = [
+        {
+            "method": {"name": "CG", "params": {}},
+            "problem": {"name": "blur", "size": n},
+            "outcome": {"result": "successful", "metrics": {"gap": 1e-3}},
+            "cost": {"cpu_s": [n * 1e-3], "run_s": []},
+        }
+        for n in (10, 100)
+    ]
+    absent = {**nested[1], "method": {"name": "other", "params": {}}}
+    absent |= {"outcome": {"result": "crashed", "metrics": {}}, "cost": {"cpu_s": []}}
+    figure = plot.work_precision([*nested, absent], metric="gap", cost="cpu_s")
+    assert {"CG", "other", "CPU time (s)", "gap"} <= set(words(figure))
+    figure = plot.scaling([*nested, absent], cost="cpu_s")
+    assert "CG  $n^{1.00}$" in words(figure)
+    figure = plot.performance_profile([*nested, absent], cost="cpu_s")
+    assert {"CG", "other", r"factor $\\tau$ over the best CPU time"} <= set(words(figure))
+    with pytest.raises(ValueError, match="neither a field nor a metric 'run_s'"):
+        plot.scaling(nested)
+
+
 # The look
 
 

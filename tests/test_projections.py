@@ -60,7 +60,7 @@ CONVEX = {
     "Birkhoff": (px.Birkhoff(), (4, 4), lambda u: margins(u, np.ones(4), np.ones(4))),
     "Polyhedron": (px.Polyhedron(G, H), (N,), lambda u: [G @ u <= H]),
     "Polyhedron with equations": (
-        px.Polyhedron(G, H + 1, A, A @ UP / 9), (N,), 
+        px.Polyhedron(G, H + 1, A, A @ UP / 9), (N,),
         lambda u: [G @ u <= H + 1, A @ u == A @ UP / 9]),
     "NuclearBall": (px.NuclearBall(1.9), (3, 4), lambda u: [cp.normNuc(u) <= 1.9]),
     "PositiveSemidefinite": (px.PositiveSemidefinite(), (4, 4), lambda u: [u >> 0, u == u.T]),

@@ -57,7 +57,7 @@ class FanBeam(AbstractOperator):
         ...     (32, 32), angles, source_distance=60.0, detector_distance=40.0
         ... )
         >>> A.mv(jnp.ones((32, 32))).shape
-        (90, 51)
+        (90, 55)
 
         ```
 

@@ -9,6 +9,7 @@ from ._records import (
     axis_label,
     checked_records,
     fingerprint,
+    measured,
     method_name,
     problem_name,
     quantity,
@@ -30,14 +31,15 @@ def work_precision(
 
     Lower and further left is better, and a horizontal cut compares methods at equal accuracy.
     A point is the median over all seeds and repeats of one problem and one setting, with bars
-    over the middle half (quartiles); where solves failed, it is hollow, and it is kept.
+    over the middle half (quartiles); where solves failed, it is hollow. A method that never
+    got as far as a measurement keeps its place in the key.
 
     **Arguments:**
 
     - `records`: benchmark records: dictionaries with `method` (`name`, `params`), `problem`
         (`name`), `seed`, `result` ("successful" or the reason of a failure), `metrics` and
-        costs such as `run_s` (one number, or the list of repeats). One problem, please: other
-        problems get panels of their own.
+        costs such as `run_s` (one number, or the list of repeats). Results, metrics and costs
+        may also be nested under `outcome` and `cost`, as the benchmarks of jinv write them.
     - `metric`: which error, of `record["metrics"]`.
     - `cost`: which field is the cost.
     - `title`: of the figure.
@@ -83,9 +85,11 @@ def _work_precision_panel(axes, records, style, metric: str, cost: str) -> None:
     for method in dict.fromkeys(method_name(record) for record in records):
         settings: dict[str, list] = {}
         for record in records:
-            if method_name(record) == method:
+            if method_name(record) == method and measured(record, metric, cost):
                 params = record["method"].get("params") if _mapped(record) else None
                 settings.setdefault(fingerprint(params), []).append(record)
+        if not settings:
+            continue
         points = [_point(group, metric, cost) for group in settings.values()]
         x, y = np.array([point[0] for point in points]), np.array([point[1] for point in points])
         order = np.argsort(x[:, 1])
@@ -154,12 +158,14 @@ def scaling(
     style = looks(method_name(record) for record in records)
     figure = new_figure(5.6, 3.5)
     axes = figure.subplots()
-    ends, largest = [], {}
+    ends, curves = [], {}
     for method, look in style.items():
         groups: dict[float, list] = {}
         for record in records:
-            if method_name(record) == method:
+            if method_name(record) == method and measured(record, cost):
                 groups.setdefault(_size(record), []).append(record)
+        if not groups:
+            continue
         sizes = np.array(sorted(groups))
         costs = np.array([_quartiles(groups[size], cost) for size in sizes])
         sound = np.array([all(succeeded(record) for record in groups[size]) for size in sizes])
@@ -171,10 +177,11 @@ def scaling(
             _marker(axes, size, middle, look, bool(ok))
         slope = _exponent(sizes[sound], costs[sound, 1])
         ends.append((f"{method}{slope}", float(sizes[-1]), float(costs[-1, 1]), look.color))
-        largest[method] = (sizes, costs[:, 1])
+        curves[method] = (sizes, costs[:, 1])
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=axis_label(cost))
     axes.margins(x=0.04, y=0.08)
-    _guides(axes, largest, guides)
+    if curves:
+        _guides(axes, curves, guides)
     if title is not None:
         axes.set_title(title, loc="left")
     if any(not succeeded(record) for record in records):
