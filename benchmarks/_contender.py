@@ -35,6 +35,7 @@ class AbstractContender(abc.ABC):
 
     def compile(self) -> None:
         """Compile ahead of time where the library can; timed as the compile cost."""
+        return None
 
     def peak_bytes(self) -> int | None:
         """Memory a compiled program needs, if the library can tell."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ._harness import problem_label
-from ._report import latest
+from ._report import latest, method_label
 
 
 Record = dict[str, Any]
@@ -70,7 +70,7 @@ def _gap_curves(records: list[Record], abscissa: str) -> dict[str, tuple]:
         trajectory = record["outcome"].get("trajectory", {})
         gaps = [float("nan") if gap is None else gap for gap in trajectory.get("gap", [])]
         if gaps:
-            curves[_name(record)] = (trajectory[abscissa], gaps)
+            curves[method_label(record)] = (trajectory[abscissa], gaps)
     return curves
 
 
@@ -78,7 +78,7 @@ def _gap_points(records: list[Record]) -> list[dict[str, Any]]:
     """One flat record for each target gap that was reached."""
     return [
         {
-            "method": {"name": _name(record), "params": {"gap": entry["gap"]}},
+            "method": {"name": method_label(record), "params": {"gap": entry["gap"]}},
             "problem": {"name": problem_label(record["problem"])},
             "result": "successful",
             "seed": record["seed"],
@@ -94,16 +94,12 @@ def _gap_points(records: list[Record]) -> list[dict[str, Any]]:
 def _per_step(record: Record) -> dict[str, Any]:
     steps = record["cost"]["window_steps"]
     return {
-        "method": {"name": _name(record)},
+        "method": {"name": method_label(record)},
         "problem": {"name": record["problem"]["name"], "size": record["problem"]["size"] ** 2},
         "result": record["outcome"]["result"],
         "metrics": {},
         "cpu_s": [value / steps for value in record["cost"]["cpu_s"]],
     }
-
-
-def _name(record: Record) -> str:
-    return f"{record['method']['library']} {record['method']['name']}"
 
 
 def _file_name(text: str) -> str:

@@ -1,5 +1,8 @@
 """deepinv's contenders, run in deepinv's own environment (it brings PyTorch)."""
 
+# The peer is optional and may live elsewhere.
+# pyright: reportMissingImports=false
+
 import os
 
 import deepinv

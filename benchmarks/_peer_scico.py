@@ -1,5 +1,8 @@
 """scico's contenders, run in scico's own environment (it caps the JAX version)."""
 
+# The peer is optional and may live elsewhere.
+# pyright: reportMissingImports=false
+
 import jax
 import numpy as np
 import scico.numpy as snp
@@ -145,7 +148,7 @@ def _proximal_gradient(solver):
 
 
 def _projector(problem):
-    """scico's parallel-beam projector scaled to norm one; default pixel spacing, angles in [0, pi)."""
+    """scico's parallel-beam projector scaled to norm one, with its default pixel spacing."""
     size, num_angles = problem.size, problem.params["num_angles"]
     angles = np.linspace(0, np.pi, num_angles, endpoint=False)
     raw = XRayTransform2D((size, size), angles, det_count=int(np.ceil(size * np.sqrt(2))))

@@ -82,7 +82,8 @@ def check_record(record: Any) -> dict[str, Any]:
         raise ValueError(f"record.dtype: expected float32 or float64, got {record['dtype']!r}.")
     if record["outcome"]["result"] not in RESULTS:
         raise ValueError(
-            f"record.outcome.result: expected one of {RESULTS}, got {record['outcome']['result']!r}."
+            f"record.outcome.result: expected one of {RESULTS}, "
+            f"got {record['outcome']['result']!r}."
         )
     cost = record["cost"]
     for name in ("run_s", "cpu_s"):

@@ -65,7 +65,7 @@ def _tv_reference(problem: Problem) -> dict[str, Any]:
         tau, sigma, modulus = 0.35, 0.35, 1.0
     energy, back = np.abs(transfer) ** 2, np.conj(transfer) * np.fft.rfft2(y)
     x, x_bar, p = y.copy(), y.copy(), np.zeros((2, *y.shape))
-    best, lower = np.inf, -np.inf
+    best, lower, step = np.inf, -np.inf, 0
     for step in range(1, 20001):
         p = p + sigma * gradient(x_bar, boundary)
         p /= np.maximum(1.0, np.sqrt(np.sum(p**2, axis=0)) / lam)

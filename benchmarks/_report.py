@@ -46,6 +46,10 @@ def report(records: Iterable[Record]) -> str:
     return "\n".join(_section(where, group) for where, group in groups.items())
 
 
+def method_label(record: Record) -> str:
+    return f"{record['method']['library']} {record['method']['name']}"
+
+
 def _section(where: tuple, records: list[Record]) -> str:
     benchmark, problem, params, dtype, threads = where
     targets = _targets(records)
@@ -76,7 +80,7 @@ def _section(where: tuple, records: list[Record]) -> str:
     ]
     lines += ["| " + " | ".join(_row(record, targets, extra, header)) + " |" for record in records]
     notes = dict.fromkeys(
-        f"- {record['method']['library']} {record['method']['name']}: {record['outcome']['message']}"
+        f"- {method_label(record)}: {record['outcome']['message']}"
         for record in records
         if record["outcome"]["message"]
     )

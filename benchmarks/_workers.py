@@ -32,9 +32,12 @@ class Worker:
             cwd=ROOT,
             env=worker_environment(threads, dtype),
         )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        self._stdin, self._stdout = stdin, stdout
         self._buffer = b""
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+        self._selector.register(self._stdout, selectors.EVENT_READ)
 
     def __enter__(self) -> "Worker":
         return self
@@ -49,8 +52,8 @@ class Worker:
         """
         line = json.dumps({"command": command, **arguments}) + "\n"
         try:
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
+            self._stdin.write(line.encode())
+            self._stdin.flush()
         except (BrokenPipeError, ValueError):
             raise self._crash() from None
         reply = json.loads(self._read_line(timeout_s, command))
@@ -74,14 +77,14 @@ class Worker:
     def close(self) -> None:
         if self._process.poll() is None:
             try:
-                self._process.stdin.write(b'{"command": "close"}\n')
-                self._process.stdin.flush()
+                self._stdin.write(b'{"command": "close"}\n')
+                self._stdin.flush()
                 self._process.wait(timeout=5)
             except (OSError, subprocess.TimeoutExpired):
                 self._process.kill()
                 self._process.wait()
         self._selector.close()
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._stdin, self._stdout):
             try:
                 stream.close()
             except BrokenPipeError:
@@ -95,7 +98,7 @@ class Worker:
             if remaining <= 0 or not self._selector.select(remaining):
                 self._process.kill()
                 raise WorkerError("timeout", f"no reply to {command!r} within {timeout_s:g} s")
-            chunk = os.read(self._process.stdout.fileno(), 1 << 16)
+            chunk = os.read(self._stdout.fileno(), 1 << 16)
             if not chunk:
                 raise self._crash()
             self._buffer += chunk

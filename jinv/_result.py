@@ -24,8 +24,9 @@ class RESULTS(optx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "tolerance may be below what the dtype resolves."
     )
     diverged = (
-        "The iterates grow without bound. A step size that is too large for the operator norm "
-        "is the usual cause; leave the step size unset to have it chosen."
+        "The iterates became infinite or NaN. A step size that is too large for the operator norm "
+        "is the usual cause; leave the step size unset to have it chosen. Otherwise a function of "
+        "the problem may be NaN at an iterate (a logarithm or a root outside its domain)."
     )
     subproblem_failed = (
         "A linear subproblem could not be solved: it is singular, or its iterative solver ran "

@@ -75,7 +75,10 @@ def _iterate(problem, solver, y0, args, settings):
         state = eqx.combine(dynamic, static)
         done, result = solver.terminate(problem, point, args, options, state)
         finite = _tree.all_finite(point)
-        result = RESULTS.where(finite, promote(result), RESULTS.nonfinite)
+        result = promote(result)
+        # What the solver says of its own failure is closer to the cause.
+        sound = finite | (result != RESULTS.successful)
+        result = RESULTS.where(sound, result, RESULTS.diverged)
         _, stats = solver.postprocess(problem, point, args, options, state)
         return done, result, stats
 

@@ -16,7 +16,7 @@ from jinv.data_terms import least_absolute, least_squares
 
 
 # Tight enough that the distance to the solution is below 1e-8 for every problem here.
-TIGHT = {"rtol": 1e-13, "atol": 1e-13}
+TIGHT = {"rtol": 1e-12, "atol": 1e-12}
 
 # Every final class of jinv must be here (test_structure.py): a new one is one line.
 SOLVERS = {

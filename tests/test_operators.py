@@ -19,6 +19,8 @@ REAL = ("float32", "float64")
 COMPLEX = ("complex64", "complex128")
 DOUBLE = ("float64",)
 BOTH = (*REAL, "complex128")
+# Compiling is nearly all of the time of these tests; the others use the default options.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def _array(rng, shape, dtype):
@@ -146,7 +148,7 @@ def _evaluated(name, dtype):
     x, x2 = _like(rng, A.in_structure()), _like(rng, A.in_structure())
     y, y2 = _like(rng, A.out_structure()), _like(rng, A.out_structure())
 
-    @jax.jit
+    @ft.partial(jax.jit, compiler_options=QUICK)
     def evaluate(A, x, x2, y, y2):
         pair = lambda a, b: jax.tree.map(lambda *leaves: jnp.stack(leaves), a, b)
         spectrum = ops.gram_spectrum(A)
@@ -290,7 +292,7 @@ def test_wrong_inputs_are_refused(name, rng):
 
 
 @pytest.mark.parametrize("method", ["fft", "direct"])
-@pytest.mark.parametrize("sizes", [(3, 5), (4, 3), (2, 2), (1, 6), (12, 9)])
+@pytest.mark.parametrize("sizes", [(3, 5), (4, 2), (12, 9)])
 def test_convolution_against_scipy(method, sizes, rng):
     shape = (12, 9)
     k, x = rng.normal(size=sizes), rng.normal(size=shape)
@@ -364,14 +366,11 @@ def test_kernel_derivatives_twice(method, rng):
     _close(hessian, matrix.T @ matrix, factor=10)
 
 
-def test_vmap_over_kernels(rng):
-    x, kernels = jnp.asarray(rng.normal(size=(6, 5))), jnp.asarray(rng.normal(size=(4, 3, 3)))
-    for method in ("fft", "direct"):
-
-        def blur(k, method=method):
-            return ops.Convolution(k, x.shape, method=method).mv(x)
-
-        _close(jax.vmap(blur)(kernels), jnp.stack([blur(k) for k in kernels]))
+@pytest.mark.parametrize("method", ["fft", "direct"])
+def test_vmap_over_kernels(method, rng):
+    x, kernels = jnp.asarray(rng.normal(size=(6, 5))), jnp.asarray(rng.normal(size=(2, 3, 3)))
+    blur = jax.jit(lambda k: ops.Convolution(k, x.shape, method=method).mv(x))
+    _close(jax.jit(jax.vmap(blur))(kernels), jnp.stack([blur(k) for k in kernels]))
 
 
 def test_kernels():
@@ -390,10 +389,11 @@ def test_kernels():
     np.testing.assert_allclose(
         ops.gaussian_kernel(1.3, 5), np.outer(g, g) / g.sum() ** 2, rtol=1e-13
     )
-    slope = jax.grad(lambda s: ops.gaussian_kernel(s, 5)[2, 2])(1.3)
-    h = 1e-5
-    centre = [ops.gaussian_kernel(1.3 + d, 5)[2, 2] for d in (h, -h)]
-    np.testing.assert_allclose(slope, (centre[0] - centre[1]) / (2 * h), rtol=1e-6)
+    centre = lambda std: ops.gaussian_kernel(std, 5)[2, 2]
+    slope, up, down = jax.jit(lambda s: (jax.grad(centre)(s), centre(s + 1e-5), centre(s - 1e-5)))(
+        1.3
+    )
+    np.testing.assert_allclose(slope, (up - down) / 2e-5, rtol=1e-6)
 
 
 def test_motion_and_disk_against_sampling():
@@ -581,50 +581,60 @@ def test_difference_norm(boundary, shape):
 
 
 def test_estimated_norm(rng):
-    blur = ops.Convolution(ops.gaussian_kernel(1.5, 9, dtype=jnp.float32), (32, 32))
-    mask = ops.Mask(_mask(rng, (32, 32)), dtype=jnp.float32)
+    blur = ops.Convolution(ops.gaussian_kernel(1.5, 9, dtype=jnp.float32), (24, 24))
+    mask = ops.Mask(_mask(rng, (24, 24)), dtype=jnp.float32)
     A = mask @ blur
     assert ops.norm_bound(A) is None
     exact = np.linalg.norm(np.asarray(A.as_matrix(), np.float64), 2)
-    norm = ops.operator_norm(A)
+    estimate = jax.jit(lambda A, rtol, key: ops.operator_norm(A, rtol=rtol, key=key))
+    key = jax.random.key(0)
+    norm = estimate(A, 1e-4, key)
     assert norm.dtype == jnp.float32
-    assert exact * (1 - 2e-3) <= norm <= exact * (1 + 1e-6)
-    jitted = jax.jit(ops.operator_norm)(A)
-    np.testing.assert_allclose(jitted, norm, rtol=1e-5)
-    other = ops.operator_norm(A, key=jax.random.key(7))
-    np.testing.assert_allclose(other, norm, rtol=2e-3)
-    tight = ops.operator_norm(A, rtol=1e-7)
-    assert tight >= norm * (1 - 1e-6) and abs(tight / exact - 1) < 1e-5
-    slope = jax.grad(lambda k: ops.operator_norm(mask @ ops.Convolution(k, (32, 32))))(
-        jnp.ones((3, 3), jnp.float32)
-    )
-    assert not np.any(np.asarray(slope))
+    assert exact * (1 - 2e-3) <= float(norm) <= exact * (1 + 1e-6)
+    np.testing.assert_allclose(ops.operator_norm(A), norm, rtol=1e-6)
+    np.testing.assert_allclose(estimate(A, 1e-4, jax.random.key(7)), norm, rtol=2e-3)
+    np.testing.assert_allclose(estimate(A, 1e-7, key), exact, rtol=1e-5)
+    assert estimate._cache_size() == 1
+
+
+def test_norm_has_no_derivative(rng):
+    x = _mask(rng, (5, 4))
+
+    @jax.jit
+    @jax.grad
+    def slope(k):
+        blur = ops.Convolution(k, (5, 4))
+        return ops.operator_norm(ops.Mask(x) @ blur, max_steps=4) + ops.operator_norm(blur)
+
+    assert not np.any(np.asarray(slope(jnp.ones((3, 3)))))
 
 
 def test_norm_of_lineax_operators(rng):
     m = jnp.asarray(rng.normal(size=(6, 4)))
     A = lx.MatrixLinearOperator(m)
-    expected = np.linalg.norm(np.asarray(m), 2)
-    np.testing.assert_allclose(ops.operator_norm(A, rtol=1e-10), expected, rtol=1e-9)
     K = ops.FiniteDifference((4, 3))
-    norm = ops.norm_bound(K)
+    norm, expected = float(ops.norm_bound(K)), np.linalg.norm(np.asarray(m), 2)
     for operator, factor in ((3 * K, 3), (-2 * K, 2), (K / -4, 0.25), (-K, 1), (K.T, 1)):
         np.testing.assert_allclose(ops.norm_bound(operator), factor * norm, rtol=1e-14)
+    estimate = jax.jit(lambda A: ops.operator_norm(A, rtol=1e-10, max_steps=20))
+    np.testing.assert_allclose(estimate(A), expected, rtol=1e-9)
     blocks = ops.BlockDiagonal((3 * K, A))
-    expected = max(3 * float(norm), np.linalg.norm(np.asarray(m), 2))
-    np.testing.assert_allclose(ops.operator_norm(blocks, rtol=1e-10), expected, rtol=1e-9)
+    np.testing.assert_allclose(estimate(blocks), max(3 * norm, expected), rtol=1e-9)
 
 
 def test_norm_vmap_zero_and_nan(rng):
-    matrices = jnp.asarray(rng.normal(size=(3, 5, 5)))
+    matrices = rng.normal(size=(5, 5, 5))
+    matrices[3], matrices[4] = 0, np.nan
 
-    def norm(m):
-        return ops.operator_norm(lx.MatrixLinearOperator(m), rtol=1e-9)
+    @jax.jit
+    @jax.vmap
+    def norms(m):
+        return ops.operator_norm(lx.MatrixLinearOperator(m), rtol=1e-9, max_steps=20)
 
-    expected = [np.linalg.norm(np.asarray(m), 2) for m in matrices]
-    np.testing.assert_allclose(jax.vmap(norm)(matrices), expected, rtol=1e-8)
-    assert norm(jnp.zeros((3, 3))) == 0
-    assert not np.isfinite(norm(jnp.full((3, 3), jnp.nan)))
+    got = norms(jnp.asarray(matrices))
+    expected = [np.linalg.norm(m, 2) for m in matrices[:3]]
+    np.testing.assert_allclose(got[:3], expected, rtol=1e-8)
+    assert got[3] == 0 and np.isnan(got[4])
     with pytest.raises(ValueError, match="max_steps"):
         ops.operator_norm(lx.MatrixLinearOperator(jnp.eye(2)), max_steps=0)
 
@@ -665,11 +675,13 @@ def test_dct_against_scipy(rng):
     x, g = rng.normal(size=shape), rng.uniform(1, 2, size=shape)
     expected = scipy.fft.idctn(g * scipy.fft.dctn(x, norm="ortho"), norm="ortho")
     spectrum = ops.Spectrum(jnp.asarray(g), "dct", (0, 1))
-    np.testing.assert_allclose(spectrum.apply(jnp.asarray(x)), expected, atol=1e-13)
     z = jnp.asarray(x + 2j * x)
-    np.testing.assert_allclose(spectrum.apply(z), expected * (1 + 2j), atol=1e-13)
-    batched = jax.vmap(spectrum.solve)(jnp.asarray(np.stack([x, 2 * x])))
-    np.testing.assert_allclose(batched[1], 2 * batched[0], atol=1e-13)
+    real, both, batched = jax.jit(
+        lambda s, x, z, xs: (s.apply(x), s.apply(z), jax.vmap(s.apply)(xs))
+    )(spectrum, jnp.asarray(x), z, jnp.asarray(np.stack([x, 2 * x])))
+    np.testing.assert_allclose(real, expected, atol=1e-13)
+    np.testing.assert_allclose(both, expected * (1 + 2j), atol=1e-13)
+    np.testing.assert_allclose(batched, np.stack([expected, 2 * expected]), atol=1e-13)
 
 
 def test_spectrum_algebra(rng):

@@ -327,7 +327,7 @@ def test_nested_records_and_failures_without_measurements():
     figure = plot.scaling([*nested, absent], cost="cpu_s")
     assert "CG  $n^{1.00}$" in words(figure)
     figure = plot.performance_profile([*nested, absent], cost="cpu_s")
-    assert {"CG", "other", r"factor $\\tau$ over the best CPU time"} <= set(words(figure))
+    assert {"CG", "other", r"factor $\tau$ over the best CPU time"} <= set(words(figure))
     with pytest.raises(ValueError, match="neither a field nor a metric 'run_s'"):
         plot.scaling(nested)
 

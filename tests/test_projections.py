@@ -81,7 +81,7 @@ def ids(table):
 @ids(CONVEX)
 def test_against_cvxpy(name, rng):
     g, shape, constraints = CONVEX[name]
-    for scale in (0.2, 1.0, 30.0):
+    for scale in (1.0, 20.0):
         v = rng.normal(size=shape) * scale
         p = g.prox(jnp.asarray(v), 1.0)
         assert g(p) == 0
@@ -271,17 +271,18 @@ def test_transport_larger(rng):
     rows, columns = rows / rows.sum(), columns / columns.sum()
     g = px.Transport(rows, columns)
     run = jax.jit(lambda v: g.prox(v, 1.0))
-    for scale in (0.01, 1.0, 100.0):
+    feasible = rng.random((20, 30, 40)) ** 8
+    for _ in range(300):
+        feasible *= (rows / feasible.sum(2))[:, :, None]
+        feasible *= (columns / feasible.sum(1))[:, None, :]
+    for scale in (0.01, 1.0, 30.0):
         v = jnp.asarray(rng.normal(size=(30, 40)) * scale)
         p = run(v)
         assert g(p) == 0
         np.testing.assert_allclose(p.sum(0), columns, atol=1e-11)
         np.testing.assert_allclose(p.sum(1), rows, atol=1e-11)
-        # Optimality: v - p = -(alpha + beta) on the support, at least that off it.
-        q = jnp.asarray(rng.random((200, 30, 40)))
-        q = jax.vmap(run)(q * 100)
-        products = jnp.einsum("ij,kij->k", v - p, q - p[None])
-        assert jnp.all(products <= 1e-9 * scale + 1e-10)
+        gain = np.sum(np.asarray(v - p) * (feasible - np.asarray(p)), axis=(1, 2))
+        assert np.all(gain <= 1e-9 * scale)
     low = run(v.astype(jnp.float32))
     np.testing.assert_allclose(low.sum(0), columns, atol=1e-5)
 

@@ -25,6 +25,14 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def transpose(self) -> lx.AbstractLinearOperator:
         return _Derived(self, transposed=True, conjugated=False)
 
+    # Scalars take the dtype of the operator: lineax would make a Python number as wide as x64
+    # allows, and so widen float32 data.
+    def __mul__(self, other):
+        return super().__mul__(_as_scalar(other, self))
+
+    def __truediv__(self, other):
+        return super().__truediv__(_as_scalar(other, self))
+
     def as_matrix(self) -> Array:
         return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
 
@@ -57,6 +65,18 @@ class _Derived(lx.AbstractLinearOperator):
     def out_structure(self):
         op = self.operator
         return op.in_structure() if self.transposed else op.out_structure()
+
+
+def _as_scalar(value, operator):
+    value = jnp.asarray(value)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(operator.out_structure())}
+    if len(dtypes) > 1 or (jnp.iscomplexobj(value) and not _is_complex(*dtypes)):
+        return value
+    return value.astype(dtypes.pop())
+
+
+def _is_complex(dtype):
+    return jnp.issubdtype(dtype, jnp.complexfloating)
 
 
 def _derive(operator, transposed, conjugated):

@@ -160,7 +160,7 @@ def _(operator: lx.MulLinearOperator):
 @gram_spectrum.register
 def _(operator: lx.DivLinearOperator):
     inner = gram_spectrum(operator.operator)
-    return None if inner is None else jnp.abs(operator.scalar) ** -2 * inner
+    return None if inner is None else (1 / jnp.abs(operator.scalar) ** 2) * inner
 
 
 @gram_spectrum.register(lx.NegLinearOperator)

@@ -1,5 +1,7 @@
 """Matrices with given row and column sums: the transport and Birkhoff polytopes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +17,12 @@ class Transport(AbstractFunctional):
     r"""The indicator of the transport polytope $\{P \ge 0,\ P 1 = r,\ P^T 1 = c\}$.
 
     The Euclidean projection is $\max(V + \alpha 1^T + 1 \beta^T, 0)$; the multipliers solve a
-    smooth concave dual by a semismooth Newton method (about 10 to 20 dense solves of size
-    $m + n$), and the last step is exact for the set of positive entries. Derivatives are those
-    of that last step. The margins must have equal sums: otherwise the set is empty, and the
-    result means nothing.
+    smooth concave dual by a semismooth Newton method with dense solves of size $m + n$, and the
+    last step is exact for the set of positive entries. Derivatives are those of that last step.
+    A 30 x 40 matrix takes about 10 steps when its entries are of the size of those of `P`, 35
+    when they are 30 times larger, 70 when 3000 times (the nearly linear program is the hard
+    case). The margins must have equal sums: otherwise the set is empty, and the result means
+    nothing.
 
     **Arguments:**
 
@@ -52,7 +56,7 @@ class Transport(AbstractFunctional):
         rows: Real[ArrayLike, " m"],
         columns: Real[ArrayLike, " n"],
         *,
-        max_steps: int = 100,
+        max_steps: int = 500,
     ):
         self.rows = parameter("rows", rows, least=0.0)
         self.columns = parameter("columns", columns, least=0.0)
@@ -89,7 +93,7 @@ class Birkhoff(AbstractFunctional):
         ```
     """
 
-    max_steps: int = 100
+    max_steps: int = 500
 
     def __call__(self, x: Float[Array, "n n"]) -> Real[Array, ""]:
         ones = jnp.ones(x.shape[0], x.dtype)
@@ -114,7 +118,7 @@ def _project(v, rows, columns, max_steps):
             f"margins of shapes {rows.shape} and {columns.shape} do not fit a matrix of shape "
             f"{v.shape}"
         )
-    eps = jnp.finfo(v.dtype).eps
+    eps = float(jnp.finfo(v.dtype).eps)
 
     def moved(y, v):
         return v + y[:m, None] + y[None, m:]
@@ -126,9 +130,9 @@ def _project(v, rows, columns, max_steps):
         on = on.astype(v.dtype)
         return jnp.block([[jnp.diag(on.sum(1)), on], [on.T, jnp.diag(on.sum(0))]])
 
-    def factor(h):
+    def factor(h, extra=0.0):
         # The shift makes the singular Hessian definite; refinement takes it out again.
-        shift = jnp.sqrt(eps).astype(v.dtype) * (1 + jnp.max(jnp.diag(h)))
+        shift = math.sqrt(eps) * (1 + jnp.max(jnp.diag(h))) + extra
         return jax.scipy.linalg.cho_factor(h + shift * jnp.eye(m + n, dtype=v.dtype))
 
     fixed_v, fixed_r, fixed_c = lax.stop_gradient((v, rows, columns))
@@ -142,7 +146,8 @@ def _project(v, rows, columns, max_steps):
         y, _, k = state
         z = moved(y, fixed_v)
         g = gap(jax.nn.relu(z), fixed_r, fixed_c)
-        d = -jax.scipy.linalg.cho_solve(factor(hessian(z > 0)), g)
+        extra = 1e-3 * jnp.minimum(1, jnp.linalg.norm(g))
+        d = -jax.scipy.linalg.cho_solve(factor(hessian(z > 0), extra), g)
         value, slope = dual(y), jnp.sum(g * d)
         noise = 8 * eps * jnp.abs(value)
 

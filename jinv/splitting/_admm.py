@@ -135,9 +135,9 @@ class ADMM(AbstractSolver[_State]):
             length = jnp.maximum(_tree.norm(applied), _tree.norm(copies))
             return Residuals(
                 _tree.norm(_tree.subtract(applied, copies)),
-                _tree.norm(split.apply_adjoint(moved)),
+                split.dual_norm(moved),
                 length,
-                _tree.norm(split.apply_adjoint(duals)),
+                split.dual_norm(duals),
                 objective,
             )
 

@@ -88,12 +88,12 @@ class HQS(AbstractSolver[_State]):
         x, new, applied = self._advance(problem.primal(point), state)
         split, rho = state.split, state.penalty
         gap = _tree.subtract(applied, new.copies)
-        moved = _tree.norm(split.apply_adjoint(_tree.subtract(new.copies, state.copies)))
+        moved = split.dual_norm(_tree.subtract(new.copies, state.copies))
         residuals = Residuals(
             _tree.norm(gap),
             rho * moved,
             jnp.maximum(_tree.norm(applied), _tree.norm(new.copies)),
-            rho * _tree.norm(split.apply_adjoint(gap)),
+            rho * split.dual_norm(gap),
             problem.objective(x, args),
         )
         return self._finish(problem, x, new, residuals)

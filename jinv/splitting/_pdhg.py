@@ -172,7 +172,11 @@ def _residuals(problem: Composite, point: PrimalDual, new: PrimalDual, args, tau
     applied = problem.apply(new.primal)
     # (z - z+)/sigma + K(2x+ - x) lies in the subdifferential of h* at z+.
     primal = _tree.subtract(_tree.scale(1 / sigma, dz), problem.apply(dx))
-    dual_scale = _tree.norm(problem.apply_adjoint(new.dual))
+    if problem.smooth is None and problem.proximable is None:
+        # K* z vanishes at a solution and is no scale; 1 / sqrt(tau sigma) stands for |K|.
+        dual_scale = _tree.norm(new.dual) / jnp.sqrt(tau * sigma)
+    else:
+        dual_scale = _tree.norm(problem.apply_adjoint(new.dual))
     assert problem.penalty is not None
     objective = problem.penalty(applied)
     if problem.proximable is not None:

@@ -35,6 +35,14 @@ class Split(eqx.Module):
         ]
         return parts[0] if len(parts) == 1 else _tree.add(*parts)
 
+    def has_data_term(self) -> bool:
+        return len(self.system.operators) > len(self.operators)
+
+    def dual_norm(self, z):
+        """The norm of $K^* z$. Without $f$ that vanishes at a solution and is no scale to
+        compare with: the norm of $z$."""
+        return _tree.norm(self.apply_adjoint(z) if self.has_data_term() else z)
+
     def prox(self, v, penalty):
         """The proxes of the $h_i$ at step $1/\\rho$."""
         pairs = zip(self.functionals, v, strict=True)
@@ -43,7 +51,7 @@ class Split(eqx.Module):
     def minimise(self, penalty, target, guess, rtol) -> tuple[PyTree[Array], Bool[Array, ""]]:
         r"""$\arg\min_x f(x) + \frac{\rho}{2} \sum_i \|K_i x\|^2 - \langle t_i, K_i x\rangle$."""
         rhs = _tree.add(self.rhs, self.apply_adjoint(target))
-        ones = (jnp.ones_like(penalty),) if len(self.system.operators) > len(target) else ()
+        ones = (jnp.ones_like(penalty),) if self.has_data_term() else ()
         coefficients = ones + (penalty,) * len(target)
         return self.system.solve(coefficients, rhs, guess=guess, rtol=rtol)
 
