@@ -54,6 +54,19 @@ class ImplicitAdjoint(AbstractAdjoint):
         quarters of the digits of the dtype. The right-hand side is scaled to unit maximum
         before the solve, so that absolute tolerances are relative ones.
 
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, optimistix as optx, jinv
+        >>> problem = jinv.FixedPoint(lambda y, a: 0.5 * y + a)  # y = 2 a
+        >>> solver = optx.FixedPointIteration(rtol=1e-6, atol=1e-6)
+        >>> def solution(a):
+        ...     return jinv.solve(problem, solver, jnp.array(0.0), a, adjoint=adjoint).value
+        >>> adjoint = jinv.ImplicitAdjoint()
+        >>> round(float(jax.grad(solution)(1.0)), 4)
+        2.0
+
+        ```
+
     ??? cite "Source"
         Blondel, Berthet, Cuturi, Frostig, Hoyer, Llinares-López, Pedregosa, Vert, Efficient and
         Modular Implicit Differentiation, 2022, eq. 2 and 3. Deviation: the rule is a JVP, so
@@ -79,6 +92,19 @@ class NeumannAdjoint(AbstractAdjoint):
     - `terms`: $k$, the number of products with the Jacobian; an integer of at least 0.
     - `step_size`: $\alpha$; for `FixedPoint` and `Composite` problems 1 is natural, for
         `Minimise` and `RootFind` at most one over the largest eigenvalue.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, optimistix as optx, jinv
+        >>> problem = jinv.FixedPoint(lambda y, a: 0.5 * y + a)  # y = 2 a
+        >>> solver = optx.FixedPointIteration(rtol=1e-6, atol=1e-6)
+        >>> def solution(a):
+        ...     return jinv.solve(problem, solver, jnp.array(0.0), a, adjoint=adjoint).value
+        >>> adjoint = jinv.NeumannAdjoint(terms=2)
+        >>> round(float(jax.grad(solution)(1.0)), 4)  # 1 + 1/2 + 1/4
+        1.75
+
+        ```
 
     ??? cite "Source"
         Lorraine, Vicol, Duvenaud, Optimizing Millions of Hyperparameters by Implicit
@@ -113,6 +139,19 @@ class UnrollAdjoint(AbstractAdjoint):
         that costs about `max_steps` steps however early the solve stops.
 
     `stats` and `state` carry derivatives too. `save_history` is not available.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, optimistix as optx, jinv
+        >>> problem = jinv.FixedPoint(lambda y, a: 0.5 * y + a)  # y = 2 a
+        >>> solver = optx.FixedPointIteration(rtol=1e-6, atol=1e-6)
+        >>> def solution(a):
+        ...     return jinv.solve(problem, solver, jnp.array(0.0), a, adjoint=adjoint).value
+        >>> adjoint = jinv.UnrollAdjoint()
+        >>> round(float(jax.grad(solution)(1.0)), 4)
+        2.0
+
+        ```
     """
 
     checkpoints: int | None = eqx.field(static=True, default=None)
@@ -125,7 +164,8 @@ class UnrollAdjoint(AbstractAdjoint):
             raise ValueError(f"`checkpoints` must be at least 1, got {self.checkpoints}")
 
     def outcome(self, problem, solver, y0, args, settings):
-        settings = settings.replace(kind=_KINDS[self.mode], checkpoints=self.checkpoints)
+        kind = _KINDS[self.mode]
+        settings = settings.replace(kind=kind, checkpoints=self.checkpoints, detached=False)
         return run(problem, solver, y0, args, settings)
 
 
@@ -139,6 +179,18 @@ class OneStepAdjoint(AbstractAdjoint):
     It costs one step, needs no linear solve and no stored iterates. It is exact for solvers that
     converge superlinearly (Newton); with linear rate $\rho$ the error is of order
     $\rho / (1 - \rho)$. The solver's own arrays are differentiable too, through that step.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, jinv
+        >>> def solution(b):
+        ...     problem = jinv.Composite(jinv.data_terms.least_squares(None, b))
+        ...     solver, adjoint = jinv.splitting.ProximalGradient(), jinv.OneStepAdjoint()
+        ...     return jinv.solve(problem, solver, jnp.zeros(1), adjoint=adjoint).value[0]
+        >>> jax.grad(solution)(jnp.array([2.0]))
+        Array([1.], dtype=float32)
+
+        ```
 
     ??? cite "Source"
         Bolte, Pauwels, Vaiter, One-step differentiation of iterative algorithms, 2023.

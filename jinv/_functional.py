@@ -63,5 +63,5 @@ def _map_step(fn, tree, step_size, *rest):
 
 
 def _like(step, x):
-    """Casts a step size to the real dtype of `x`: dtype promotion never widens the data."""
-    return jnp.asarray(step, dtype=jnp.finfo(x.dtype).dtype)
+    """Casts a step size to the dtype of `x`: dtype promotion never widens the data."""
+    return jnp.asarray(step, dtype=x.dtype)

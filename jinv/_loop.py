@@ -50,6 +50,46 @@ def detached(fn: Callable, *args: PyTree) -> PyTree:
     return stop_gradient(converted)(*stop_gradient(args))
 
 
+def lane_by_lane(fn: Callable[[PyTree], PyTree], x: PyTree) -> PyTree:
+    """`fn(x)`; under `vmap`, on a CPU, one lane after the other.
+
+    A batch of large iterates does not fit into a CPU's cache, and every pass over it goes to
+    main memory; and lanes that go together all wait for the slowest. One by one, a lane costs
+    what it costs alone. On other platforms lanes go together as usual. Not for code that is
+    differentiated.
+    """
+    converted = eqx.filter_closure_convert(fn, x)
+    dynamic, static = eqx.partition(converted, eqx.is_array)
+    leaves, treedef = jax.tree.flatten((dynamic, x))
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+    _, static_out = eqx.partition(eqx.filter_eval_shape(converted, x), is_shape)
+
+    def run(*leaves):
+        # Constants can arrive as NumPy scalars.
+        dynamic, x = jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in leaves])
+        return eqx.filter(eqx.combine(dynamic, static)(x), eqx.is_array)
+
+    lane = jax.custom_batching.custom_vmap(run)
+
+    @lane.def_vmap
+    def _(axis_size, batched, *leaves):
+        def one_by_one():
+            def call(mapped):
+                rest = iter(mapped)
+                return lane(*[next(rest) if b else x for x, b in zip(leaves, batched, strict=True)])
+
+            return jax.lax.map(call, [x for x, b in zip(leaves, batched, strict=True) if b])
+
+        def together():
+            axes = [0 if b else None for b in batched]
+            return jax.vmap(run, in_axes=axes, axis_size=axis_size)(*leaves)
+
+        out = jax.lax.platform_dependent(cpu=one_by_one, default=together)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return eqx.combine(lane(*leaves), static_out)
+
+
 def any_lane_max(x: Array) -> Array:
     """The maximum of `x` over all lanes of the surrounding `vmap`s."""
     return eqxi.unvmap_max(x)
@@ -72,9 +112,15 @@ def match_varying(tree: PyTree, reference: PyTree) -> PyTree:
         if not eqx.is_array(leaf):
             return leaf
         missing = tuple(axes - _varying(leaf))
-        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+        return _vary(leaf, missing) if missing else leaf
 
     return jax.tree.map(match, tree)
+
+
+def _vary(leaf, axes: tuple[str, ...]):
+    if not hasattr(jax.lax, "pcast"):  # JAX 0.7
+        return jax.lax.pvary(leaf, axes)
+    return jax.lax.pcast(leaf, axes, to="varying")
 
 
 def _varying(leaf) -> set[str]:

@@ -28,7 +28,16 @@ class AbstractProgressMeter(eqx.Module):
 
 
 class NoProgressMeter(AbstractProgressMeter):
-    """Shows nothing; the default."""
+    """Shows nothing; the default.
+
+    !!! example
+        ```python
+        >>> import jinv
+        >>> jinv.NoProgressMeter()
+        NoProgressMeter()
+
+        ```
+    """
 
     def init(self, max_steps):
         return None

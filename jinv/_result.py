@@ -12,7 +12,18 @@ Y = TypeVar("Y")
 
 class RESULTS(optx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     """How a solve ended; extends optimistix's and lineax's enumerations, so an inner failure
-    keeps its own message. Under `vmap` every lane has its own."""
+    keeps its own message. Under `vmap` every lane has its own.
+
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> problem = jinv.Composite(lambda x, b: jnp.sum((x - b) ** 2))
+        >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(1), jnp.nan, throw=False)
+        >>> bool(sol.result == jinv.RESULTS.nan_in_input)
+        True
+
+        ```
+    """
 
     nan_in_input = (
         "NaN in the initial guess, in the problem's arrays or in `args`. Nothing was solved: "
@@ -49,6 +60,16 @@ class Solution(eqx.Module, Generic[Y]):
         arrays over the checks, padded with NaN after the last one. Statistics carry no
         derivative except under `UnrollAdjoint`.
     - `state`: the solver's final state; private to the solver.
+
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> problem = jinv.Composite(lambda x, b: jnp.sum((x - b) ** 2))
+        >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(1), 2.0)
+        >>> sorted(set(sol.stats) & {"max_steps", "num_steps", "residual"})
+        ['max_steps', 'num_steps', 'residual']
+
+        ```
     """
 
     value: Y

@@ -11,9 +11,9 @@ import optimistix as optx
 from jaxtyping import Array, PyTree, Shaped
 
 from . import _tree
-from ._loop import LoopKind, match_varying, strip_weak_type, while_loop
+from ._loop import lane_by_lane, LoopKind, match_varying, strip_weak_type, while_loop
 from ._problem import AbstractProblem, FixedPoint, Minimise, RootFind
-from ._progress import AbstractProgressMeter
+from ._progress import AbstractProgressMeter, NoProgressMeter
 from ._result import RESULTS, promote
 from ._solver import AbstractSolver
 
@@ -27,6 +27,7 @@ class Settings(eqx.Module):
     save_history: bool = eqx.field(static=True, default=False)
     kind: LoopKind = eqx.field(static=True, default="lax")
     checkpoints: int | None = eqx.field(static=True, default=None)
+    detached: bool = eqx.field(static=True, default=True)
 
     def replace(self, **changes):
         return dataclasses.replace(self, **changes)
@@ -42,9 +43,23 @@ class Outcome(eqx.Module):
 
 
 def run(problem: AbstractProblem, solver: Any, y0: PyTree, args: PyTree, settings: Settings):
-    if isinstance(solver, AbstractSolver):
-        return _iterate(problem, solver, y0, args, settings)
-    return _optimistix(problem, solver, y0, args, settings)
+    if not isinstance(solver, AbstractSolver):
+        return _optimistix(problem, solver, y0, args, settings)
+    iterate = lambda y0: _iterate(problem, solver, y0, args, settings)
+    # A meter shows all lanes at once, so there they have to go together.
+    silent = isinstance(settings.progress_meter, NoProgressMeter)
+    if settings.detached and silent and _bytes(problem.initial_point, y0, args) >= _LARGE:
+        return lane_by_lane(iterate, y0)
+    return iterate(y0)
+
+
+# From this size of the initial point on, a batch of solves outgrows a CPU's cache.
+_LARGE = 2**18
+
+
+def _bytes(fn, *args):
+    leaves = jax.tree.leaves(jax.eval_shape(fn, *args))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _iterate(problem, solver, y0, args, settings):
@@ -82,63 +97,71 @@ def _iterate(problem, solver, y0, args, settings):
         _, stats = solver.postprocess(problem, point, args, options, state)
         return done, result, stats
 
-    def body(carry):
-        point, dynamic, num_steps, _, _, history, shown = carry
+    def block(carry):
+        steps = carry.point, carry.dynamic
         if stride > 1:
-            point, dynamic = jax.lax.fori_loop(
-                0, stride - 1, lambda _, c: step(c), (point, dynamic)
-            )
-        point, dynamic = measured_step((point, dynamic))
+            steps = jax.lax.fori_loop(0, stride - 1, lambda _, c: step(c), steps)
+        point, dynamic = measured_step(steps)
         done, result, stats = check(point, dynamic)
-        index = num_steps // stride
-        history = jax.tree.map(lambda h, s: h.at[index].set(s), history, _of(history, stats))
-        num_steps = num_steps + stride
-        shown = meter.step(shown, num_steps, stats["residual"])
-        return point, dynamic, num_steps, done, result, history, shown
+        index = carry.num_steps // stride
+        kept = {key: stats[key] for key in carry.history}
+        history = jax.tree.map(lambda h, s: h.at[index].set(s), carry.history, kept)
+        num_steps = carry.num_steps + stride
+        return _Carry(point, dynamic, num_steps, done, result, stats["residual"], history)
 
-    def cond(carry):
-        _, _, _, done, result, _, _ = carry
-        return ~done & (result == RESULTS.successful)
+    def active(carry):
+        going = ~carry.done & (carry.result == RESULTS.successful)
+        return going & (carry.num_steps < num_checks * stride)
 
-    nan = _tree.any_nan(eqx.filter((problem, y0, args, point), eqx.is_inexact_array))
-    result = RESULTS.where(nan, RESULTS.nan_in_input, RESULTS.successful)
+    def body(both):
+        carry, shown = both
+        carry = block(carry)
+        return carry, meter.step(shown, carry.num_steps, carry.residual)
+
+    shapes = jax.eval_shape(lambda c: check(*c)[2], (point, dynamic))
     history = {}
     if settings.save_history:
-        shapes = jax.eval_shape(lambda c: check(*c)[2], (point, dynamic))
-        history = {k: _nan_rows(num_checks, s) for k, s in shapes.items()}
-    carry = (
+        history = {key: _nan_rows(num_checks, s) for key, s in shapes.items()}
+    nan = _tree.any_nan(eqx.filter((problem, y0, args, point), eqx.is_inexact_array))
+    carry = _Carry(
         point,
         dynamic,
         jnp.zeros((), jnp.int32),
         jnp.asarray(False),
-        result,
+        RESULTS.where(nan, RESULTS.nan_in_input, RESULTS.successful),
+        jnp.full((), jnp.inf, shapes["residual"].dtype),
         history,
-        meter.init(settings.max_steps),
     )
-    carry = match_varying(carry, (problem, args, options))
-    bounded = lambda c: cond(c) & (c[2] < num_checks * stride)
-    point, dynamic, num_steps, done, result, history, shown = while_loop(
-        bounded,
+    both = match_varying((carry, meter.init(settings.max_steps)), (problem, args, options))
+    carry, shown = while_loop(
+        lambda both: active(both[0]),
         body,
-        carry,
+        both,
         kind=settings.kind,
         max_steps=num_checks,
         checkpoints=settings.checkpoints,
     )
-    state = eqx.combine(dynamic, static)
-    result = RESULTS.where(
-        ~done & (result == RESULTS.successful), RESULTS.nonlinear_max_steps_reached, result
-    )
-    point, stats = solver.postprocess(problem, point, args, options, state)
-    meter.close(shown, num_steps, stats["residual"])
-    stats = {**stats, "num_steps": num_steps, "max_steps": settings.max_steps}
+    state = eqx.combine(carry.dynamic, static)
+    out_of_steps = ~carry.done & (carry.result == RESULTS.successful)
+    result = RESULTS.where(out_of_steps, RESULTS.nonlinear_max_steps_reached, carry.result)
+    point, stats = solver.postprocess(problem, carry.point, args, options, state)
+    meter.close(shown, carry.num_steps, stats["residual"])
+    stats = {**stats, "num_steps": carry.num_steps, "max_steps": settings.max_steps}
     if settings.save_history:
-        stats["history"] = history
+        stats["history"] = carry.history
     return Outcome(point, result, stats, state)
 
 
-def _of(history, stats):
-    return {key: stats[key] for key in history}
+class _Carry(eqx.Module):
+    """What the loop carries for one lane; the state's static part stays outside."""
+
+    point: PyTree[Array]
+    dynamic: PyTree[Array]
+    num_steps: Array
+    done: Array
+    result: RESULTS
+    residual: Array
+    history: dict[str, Array]
 
 
 def _nan_rows(length, struct):

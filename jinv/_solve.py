@@ -60,6 +60,16 @@ def solve(
 
     **Raises:** `ValueError` for misuse that is known before anything runs; a runtime error with
     the text of the `jinv.RESULTS` item if the solve fails and `throw` is true.
+
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> problem = jinv.Composite(lambda x, b: 0.5 * jnp.sum((x - b) ** 2), jinv.prox.NonNegative())
+        >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(2), jnp.array([2.0, -1.0]))
+        >>> jnp.round(sol.value, 3)
+        Array([2., 0.], dtype=float32)
+
+        ```
     """
     if not isinstance(problem, AbstractProblem):
         raise ValueError(f"`problem` must be a jinv problem, got {type(problem).__name__}")

@@ -49,8 +49,9 @@ def add_scaled(x, factor, y):
 
 
 def cast(value, leaf):
-    """`value` in the real dtype that belongs to `leaf`, so that it never widens the data."""
-    return jnp.asarray(value, dtype=jnp.finfo(leaf.dtype).dtype)
+    """`value` in the dtype of `leaf`, so that it never widens the data (strict promotion does
+    not even multiply a complex leaf by a real number)."""
+    return jnp.asarray(value, dtype=leaf.dtype)
 
 
 def real_dtype(x: PyTree[Array]):

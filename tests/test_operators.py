@@ -121,6 +121,18 @@ CASES = [(name, dtype) for name, _, dtypes in OPERATORS for dtype in dtypes]
 every_case = pytest.mark.parametrize("name, dtype", CASES, ids=map("-".join, CASES))
 
 
+def _bound(operator):
+    norm = ops.norm_bound(operator)
+    assert norm is not None
+    return norm
+
+
+def _gram(operator):
+    spectrum = ops.gram_spectrum(operator)
+    assert spectrum is not None
+    return spectrum
+
+
 def _like(rng, structure):
     return jax.tree.map(lambda s: _array(rng, s.shape, s.dtype), structure)
 
@@ -152,7 +164,6 @@ def _evaluated(name, dtype):
     def evaluate(A, x, x2, y, y2):
         pair = lambda a, b: jax.tree.map(lambda *leaves: jnp.stack(leaves), a, b)
         spectrum = ops.gram_spectrum(A)
-        known = spectrum is not None
         return {
             "Ax": A.mv(x),
             "A*y": A.adjoint_mv(y),
@@ -170,8 +181,8 @@ def _evaluated(name, dtype):
             "matrix": A.as_matrix(),
             "matrix T": A.T.as_matrix(),
             "norm": ops.norm_bound(A),
-            "gram": spectrum.apply(x) if known else None,
-            "solve": (0.5 * spectrum + 0.25).solve(x) if known else None,
+            "gram": None if spectrum is None else spectrum.apply(x),
+            "solve": None if spectrum is None else (0.5 * spectrum + 0.25).solve(x),
         }
 
     return A, x, y, evaluate(A, x, x2, y, y2)
@@ -187,7 +198,8 @@ def test_adjoint(name, dtype):
     assert _typed(got["Ax"]) == _typed(A.out_structure())
     assert _typed(got["A*y"]) == _typed(A.in_structure())
     assert {leaf.dtype for leaf in jax.tree.leaves((x, y))} == {jnp.dtype(dtype)}
-    gap = abs(np.vdot(_flat(got["Ax"]), _flat(y)) - np.vdot(_flat(x), _flat(got["A*y"])))
+    left, right = np.vdot(_flat(got["Ax"]), _flat(y)), np.vdot(_flat(x), _flat(got["A*y"]))
+    gap = abs(complex(left) - complex(right))
     scale = np.linalg.norm(_flat(got["Ax"])) * np.linalg.norm(_flat(y))
     assert gap <= (1e-6 if dtype in ("float32", "complex64") else 1e-13) * scale
 
@@ -307,9 +319,6 @@ def test_convolution_against_scipy(method, sizes, rng):
     start = [s // 2 for s in sizes]
     same = full[start[0] : start[0] + shape[0], start[1] : start[1] + shape[1]]
     np.testing.assert_allclose(make(boundary="zero").mv(jnp.asarray(x)), same, atol=1e-12)
-    # SciPy's centre for even sizes is one pixel earlier after its flip.
-    origin = [-1 if s % 2 == 0 else 0 for s in sizes]
-    wrapped = scipy.ndimage.convolve(x, k, mode="wrap", origin=origin)
     ours = make().mv(jnp.asarray(x))
     periodic = np.zeros(shape)
     for i in range(sizes[0]):
@@ -317,6 +326,7 @@ def test_convolution_against_scipy(method, sizes, rng):
             periodic += k[i, j] * np.roll(x, (i - start[0], j - start[1]), (0, 1))
     np.testing.assert_allclose(ours, periodic, atol=1e-12)
     if all(s % 2 for s in sizes):
+        wrapped = scipy.ndimage.convolve(x, k, mode="wrap")
         np.testing.assert_allclose(ours, wrapped, atol=1e-12)
 
 
@@ -505,6 +515,12 @@ def test_algebra(dtype, rng):
     assert lx.is_diagonal(B) and lx.is_symmetric(B) and not lx.is_symmetric(A)
 
 
+def test_scalars_do_not_widen(rng):
+    A, x = ops.Mask(jnp.ones(3, jnp.float32)), jnp.ones(3, jnp.float32)
+    for operator in (0.5 * A, A / 2, A * jnp.float64(2), -A):
+        assert operator.mv(x).dtype == jnp.float32
+
+
 def test_diagonal_solve(rng):
     d, b = jnp.asarray(rng.uniform(1, 2, (3, 4))), jnp.asarray(rng.normal(size=(3, 4)))
     solution = lx.linear_solve(ops.Diagonal(d), b, lx.Diagonal())
@@ -532,7 +548,9 @@ def test_solve_and_its_derivative(make, rng):
 
     def solve(a):
         A = make(a)
-        normal = ops.adjoint(A) @ A + 0.1 * lx.IdentityLinearOperator(structure)
+        normal = ops.adjoint(A) @ A + jnp.asarray(0.1, structure.dtype) * lx.IdentityLinearOperator(
+            structure
+        )
         normal = lx.TaggedLinearOperator(normal, lx.positive_semidefinite_tag)
         return lx.linear_solve(normal, b, lx.CG(rtol=1e-13, atol=1e-13)).value
 
@@ -577,7 +595,7 @@ def test_norms_against_svd(name):
 def test_difference_norm(boundary, shape):
     K = ops.FiniteDifference(shape, boundary=boundary)
     expected = np.linalg.norm(np.asarray(jax.jit(K.as_matrix)()), 2)
-    np.testing.assert_allclose(ops.norm_bound(K), expected, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(_bound(K), expected, rtol=1e-13, atol=1e-15)
 
 
 def test_estimated_norm(rng):
@@ -586,7 +604,13 @@ def test_estimated_norm(rng):
     A = mask @ blur
     assert ops.norm_bound(A) is None
     exact = np.linalg.norm(np.asarray(A.as_matrix(), np.float64), 2)
-    estimate = jax.jit(lambda A, rtol, key: ops.operator_norm(A, rtol=rtol, key=key))
+    traces = []
+
+    @jax.jit
+    def estimate(A, rtol, key):
+        traces.append(rtol)
+        return ops.operator_norm(A, rtol=rtol, key=key)
+
     key = jax.random.key(0)
     norm = estimate(A, 1e-4, key)
     assert norm.dtype == jnp.float32
@@ -594,7 +618,7 @@ def test_estimated_norm(rng):
     np.testing.assert_allclose(ops.operator_norm(A), norm, rtol=1e-6)
     np.testing.assert_allclose(estimate(A, 1e-4, jax.random.key(7)), norm, rtol=2e-3)
     np.testing.assert_allclose(estimate(A, 1e-7, key), exact, rtol=1e-5)
-    assert estimate._cache_size() == 1
+    assert len(traces) == 1
 
 
 def test_norm_has_no_derivative(rng):
@@ -613,9 +637,9 @@ def test_norm_of_lineax_operators(rng):
     m = jnp.asarray(rng.normal(size=(6, 4)))
     A = lx.MatrixLinearOperator(m)
     K = ops.FiniteDifference((4, 3))
-    norm, expected = float(ops.norm_bound(K)), np.linalg.norm(np.asarray(m), 2)
+    norm, expected = float(_bound(K)), np.linalg.norm(np.asarray(m), 2)
     for operator, factor in ((3 * K, 3), (-2 * K, 2), (K / -4, 0.25), (-K, 1), (K.T, 1)):
-        np.testing.assert_allclose(ops.norm_bound(operator), factor * norm, rtol=1e-14)
+        np.testing.assert_allclose(_bound(operator), factor * norm, rtol=1e-14)
     estimate = jax.jit(lambda A: ops.operator_norm(A, rtol=1e-10, max_steps=20))
     np.testing.assert_allclose(estimate(A), expected, rtol=1e-9)
     blocks = ops.BlockDiagonal((3 * K, A))
@@ -658,7 +682,7 @@ def test_difference_spectrum_sizes(boundary, shape, axes, rng):
     @jax.jit
     def evaluate(b, y, shift):
         """The transforms are differentiable, in the data and in the eigenvalues."""
-        solve = lambda shift, b: (shift + ops.gram_spectrum(K)).solve(b)
+        solve = lambda shift, b: (shift + _gram(K)).solve(b)
         solved, pull = jax.vjp(solve, shift, b)
         return solved, *pull(y), K.as_matrix()
 
@@ -673,7 +697,8 @@ def test_difference_spectrum_sizes(boundary, shape, axes, rng):
 def test_dct_against_scipy(rng):
     shape = (6, 9)
     x, g = rng.normal(size=shape), rng.uniform(1, 2, size=shape)
-    expected = scipy.fft.idctn(g * scipy.fft.dctn(x, norm="ortho"), norm="ortho")
+    coefficients = np.asarray(scipy.fft.dctn(x, norm="ortho"))
+    expected = np.asarray(scipy.fft.idctn(g * coefficients, norm="ortho"))
     spectrum = ops.Spectrum(jnp.asarray(g), "dct", (0, 1))
     z = jnp.asarray(x + 2j * x)
     real, both, batched = jax.jit(
@@ -691,26 +716,26 @@ def test_spectrum_algebra(rng):
         A = ops.Convolution(k, shape, method=method)
         K = ops.FiniteDifference(shape, boundary="circular")
         eye = _identity(shape, "float64")
-        stacked = ops.gram_spectrum(ops.Stack((A, 0.5 * K, eye, -A / 2, 3 * eye @ A)))
-        assert stacked is not None and stacked.kind == "rfft"
+        stacked = _gram(ops.Stack((A, 0.5 * K, eye, -A / 2, 3 * eye @ A)))
+        assert stacked.kind == "rfft"
         a, d = np.asarray(A.as_matrix()), np.asarray(K.as_matrix())
         gram = (1 + 0.25 + 9) * a.T @ a + 0.25 * d.T @ d + np.eye(30)
         b = jnp.asarray(rng.normal(size=shape))
         _close(stacked.solve(b), np.linalg.solve(gram, _flat(b)), factor=20)
-        both = ops.gram_spectrum(A) + 0.25 * ops.gram_spectrum(K) + ops.gram_spectrum(None)
+        both = _gram(A) + 0.25 * _gram(K) + _gram(None)
         gram = a.T @ a + 0.25 * d.T @ d + np.eye(30)
         _close(both.solve(b), np.linalg.solve(gram, _flat(b)), factor=20)
     neumann = ops.FiniteDifference(shape)
     assert ops.gram_spectrum(ops.Stack((A, neumann))) is None
     assert ops.gram_spectrum(A @ A) is None
     with pytest.raises(ValueError, match="one transform"):
-        _ = ops.gram_spectrum(A) + ops.gram_spectrum(neumann)
+        _ = _gram(A) + _gram(neumann)
     with pytest.raises(ValueError, match="scales by a scalar"):
-        _ = ops.gram_spectrum(A) * jnp.ones(3)
+        _ = _gram(A) * jnp.ones(3)
     with pytest.raises(ValueError, match="complex arrays"):
-        ops.gram_spectrum(ops.FourierSampling(jnp.ones(4, bool))).solve(jnp.ones(4))
+        _gram(ops.FourierSampling(jnp.ones(4, bool))).solve(jnp.ones(4))
     tree = (jnp.ones(2), jnp.ones(3))
-    scaled = (3 * ops.gram_spectrum(_identity((2,), "float64"))).apply(tree)
+    scaled = (3 * _gram(_identity((2,), "float64"))).apply(tree)
     np.testing.assert_array_equal(scaled[1], 3 * np.ones(3))
 
 

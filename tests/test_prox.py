@@ -21,6 +21,34 @@ def lin(matrix):
     return lx.MatrixLinearOperator(jnp.asarray(matrix))
 
 
+# Compiled once per functional and dtype, and shared by the tests: steps are arrays, or they
+# would be compiled in.
+PROX = eqx.filter_jit(lambda g, v, t: g.prox(v, t))
+STAR = eqx.filter_jit(lambda g, z, s: g.conjugate_prox(z, s))
+VALUE = eqx.filter_jit(lambda g, x: g(x))
+MANY = eqx.filter_jit(
+    jax.vmap(lambda g, v, t: (g.prox(v, t), g.conjugate_prox(v, t)), (None, 0, 0))
+)
+
+
+@eqx.filter_jit
+def jacobian(g, v, t):
+    """The prox and its derivative in the point, the step and every parameter."""
+    params, static = eqx.partition(g, eqx.is_inexact_array)
+
+    def fun(v, t, params):
+        p = eqx.combine(params, static).prox(v, t)
+        return p, p
+
+    J, p = jax.jacrev(fun, argnums=(0, 1, 2), has_aux=True)(v, t, params)
+    return p, J
+
+
+def directional(J, tangents):
+    terms = jax.tree.map(lambda j, d: np.tensordot(j, d, axes=np.ndim(d)), J, tangents)
+    return sum(jax.tree.leaves(terms))
+
+
 # Sums of functions of single entries: checked against a dense grid, entry by entry.
 SCALAR = {
     "L1": px.L1(0.7),
@@ -86,21 +114,23 @@ def objective(g, u, v, t):
 @pytest.mark.parametrize("t", [0.4, 1.7])
 def test_entries_against_grid(name, t, rng):
     g = (SCALAR | NONCONVEX)[name]
-    v = jnp.asarray(rng.normal(size=5) * 2.5)
-    p = g.prox(v, t)
-    best = objective(g, p, v, t)
+    v, t = jnp.asarray(rng.normal(size=5) * 2.5), jnp.asarray(t)
+    p = PROX(g, v, t)
+    # Each entry in turn runs over a grid, refined around the prox and around zero.
+    grid = np.concatenate([np.linspace(-9, 9, 4001), np.linspace(-1e-3, 1e-3, 401), [1e-9]])
+    values = np.concatenate([grid[None] + np.asarray(p)[:, None], np.tile(grid, (5, 1))], axis=1)
+    best, others = _scan(g, p, jnp.asarray(values), v, t)
     assert jnp.isfinite(best)
-    # Each entry in turn runs over a grid: 1e-4 apart, refined around the prox.
-    grid = np.concatenate([np.linspace(-9, 9, 4001), np.linspace(-1e-3, 1e-3, 401)])
+    # Grid points of indicators may overstep by the documented slack.
+    assert jnp.all(others >= best - 3e-7)
 
-    def worst(i):
-        values = np.asarray(p)[i] + grid
-        values = jnp.asarray(np.concatenate([values, grid, [0.0, 1e-9, 1e-6]]))
-        return jnp.min(jax.vmap(lambda a: objective(g, p.at[i].set(a), v, t))(values))
 
-    for i in range(5):
-        # Entries of indicators may overstep by the documented slack.
-        assert worst(i) >= best - 3e-7
+@eqx.filter_jit
+def _scan(g, p, values, v, t):
+    def along(i, column):
+        return jax.vmap(lambda a: objective(g, p.at[i].set(a), v, t))(column)
+
+    return objective(g, p, v, t), jax.vmap(along)(jnp.arange(p.size), values)
 
 
 def group_norms(u, axis):
@@ -121,17 +151,23 @@ MODELS = {
 }
 
 
+@eqx.filter_jit
+def _objectives(g, points, v, t):
+    return jax.vmap(lambda u: objective(g, u, v, t))(points)
+
+
 @ids(COUPLED)
 def test_coupled_against_minimiser(name, rng):
     g, shape = COUPLED[name]
     t = 0.8
     for scale in (0.3, 2.0):
         v = jnp.asarray(rng.normal(size=shape) * scale)
-        p = g.prox(v, t)
-        best = objective(g, p, v, t)
+        p = PROX(g, v, jnp.asarray(t))
         size = 10 ** rng.uniform(-5, 0, size=(2000, *[1] * len(shape)))
-        near = p[None] + jnp.asarray(rng.normal(size=(2000, *shape)) * size)
-        assert jnp.min(jax.vmap(lambda u, v=v: objective(g, u, v, t))(near)) >= best
+        near = jnp.concatenate([p[None], p[None] + rng.normal(size=(2000, *shape)) * size])
+        values = _objectives(g, near, v, t)
+        best = values[0]
+        assert jnp.min(values) >= best
         if name in MODELS:
             u = cp.Variable(shape)
             model = MODELS[name](u) + cp.sum_squares(u - np.asarray(v)) / (2 * t)
@@ -145,11 +181,8 @@ def test_coupled_against_minimiser(name, rng):
 @ids(CONVEX)
 def test_moreau_identity(name, rng):
     g, shape = CONVEX[name]
-    v, s = jnp.asarray(rng.normal(size=shape) * 2), 0.6
-    direct = g.conjugate_prox(v, s)
-    np.testing.assert_allclose(direct, v - s * g.prox(v / s, 1 / s), atol=1e-12)
-    star = px.Conjugate(g)
-    np.testing.assert_allclose(star.prox(v, s) + s * star.conjugate_prox(v / s, 1 / s), v)
+    v, s = jnp.asarray(rng.normal(size=shape) * 2), jnp.asarray(0.6)
+    np.testing.assert_allclose(STAR(g, v, s), v - s * PROX(g, v / s, 1 / s), atol=1e-12)
 
 
 @ids(CONVEX)
@@ -157,7 +190,7 @@ def test_conjugate_value(name, rng):
     g, shape = CONVEX[name]
     star = px.Conjugate(g)
     u = jnp.asarray(rng.normal(size=shape) * 2)
-    p = g.prox(u, 1.0)
+    p = PROX(g, u, jnp.asarray(1.0))
     z = u - p
     value = star(z)
     if hasattr(g, "conjugate"):
@@ -170,92 +203,70 @@ def test_conjugate_value(name, rng):
 @ids(CONVEX)
 def test_firmly_nonexpansive(name, rng):
     g, shape = CONVEX[name]
-    a, b = jnp.asarray(rng.normal(size=(2, 200, *shape)) * 3)
-    step = jax.jit(jax.vmap(lambda v: g.prox(v, 0.9)))
-    d = (step(a) - step(b)).reshape(200, -1)
-    assert jnp.all(jnp.sum(d * d, 1) <= jnp.sum(d * (a - b).reshape(200, -1), 1) + 1e-10)
+    v = jnp.asarray(rng.normal(size=(60, *shape)) * 3)
+    t = jnp.full(60, 0.9)
+    p, q = MANY(g, v, t)
+    d, e = (u.reshape(60, -1) for u in (p, v))
+    d, e = d[:, None] - d[None], e[:, None] - e[None]
+    assert jnp.all(jnp.sum(d * d, -1) <= jnp.sum(d * e, -1) + 1e-10)
+    for i in (0, 7):  # vmap = loop
+        np.testing.assert_allclose(p[i], PROX(g, v[i], t[i]), atol=1e-12)
+        np.testing.assert_allclose(q[i], STAR(g, v[i], t[i]), atol=1e-12)
 
 
-@ids(CONVEX)
-def test_jacobian_symmetric_psd(name, rng):
-    g, shape = CONVEX[name]
-    for _ in range(2):
-        v = jnp.asarray(rng.normal(size=shape) * 2)
-        n = v.size
-        J = jax.jacrev(lambda u: g.prox(u, 0.7))(v).reshape(n, n)
-        np.testing.assert_allclose(J, J.T, atol=1e-9)
-        e = np.linalg.eigvalsh(J)
+@ids(ALL)
+def test_derivatives(name, rng):
+    """In the point, the step and every parameter; symmetric and between 0 and 1 in the point."""
+    g, shape = ALL[name]
+    v, t = jnp.asarray(rng.normal(size=shape) * 2), jnp.asarray(0.73)
+    _, J = jacobian(g, v, t)
+    if name in CONVEX:
+        square = np.asarray(J[0]).reshape(v.size, v.size)
+        np.testing.assert_allclose(square, square.T, atol=1e-9)
+        e = np.linalg.eigvalsh(square)
         assert e[0] >= -1e-10 and e[-1] <= 1 + 1e-10
-
-
-@ids(ALL)
-def test_gradients(name, rng):
-    """In the point, the step and every parameter (reverse mode transposes the forward rules)."""
-    g, shape = ALL[name]
-    v, c = jnp.asarray(rng.normal(size=(2, *shape)) * 2)
     params, static = eqx.partition(g, eqx.is_inexact_array)
-
-    def fun(v, t, params):
-        return jnp.sum(c * eqx.combine(params, static).prox(v, t))
-
-    args = (v, jnp.asarray(0.73), params)
-    tangents = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), args)
+    args = (v, t, params)
+    tangents = jax.tree.map(lambda x: rng.normal(size=x.shape), args)
     # Zero weights and counts sit at the border of their domain: hold them.
-    tangents = jax.tree.map(lambda x, d: jnp.where(x == 0, 0, d), args, tangents)
+    tangents = jax.tree.map(lambda x, d: np.where(x == 0, 0, d), args, tangents)
     if "Orthogonal" in name:  # the operator must stay orthogonal
-        dead = jax.tree.map(jnp.zeros_like, tangents[2])
-        tangents = (
-            *tangents[:2],
-            eqx.tree_at(lambda g: g.functional, dead, tangents[2].functional),
-        )
+        dead = jax.tree.map(np.zeros_like, tangents[2])
+        dead = eqx.tree_at(lambda g: g.functional, dead, tangents[2].functional)
+        tangents = (*tangents[:2], dead)
     eps = 1e-6
-    plus = jax.tree.map(lambda x, d: x + eps * d, args, tangents)
-    minus = jax.tree.map(lambda x, d: x - eps * d, args, tangents)
-    numeric = (fun(*plus) - fun(*minus)) / (2 * eps)
-    grads = jax.grad(fun, argnums=(0, 1, 2))(*args)
-    products = jax.tree.map(lambda a, b: jnp.sum(a * b), grads, tangents)
-    reverse = sum(jax.tree.leaves(products))
-    np.testing.assert_allclose(reverse, numeric, rtol=1e-6, atol=1e-7)
+    ends = []
+    for e in (eps, -eps):
+        v, t, moved = jax.tree.map(lambda x, d, e=e: x + e * d, args, tangents)
+        ends.append(PROX(eqx.combine(moved, static), v, t))
+    numeric = (ends[0] - ends[1]) / (2 * eps)
+    np.testing.assert_allclose(directional(J, tangents), numeric, rtol=1e-6, atol=1e-7)
 
 
 @ids(ALL)
-def test_flat_input_no_nan(name):
+def test_flat_input_and_float32(name, rng):
     g, shape = ALL[name]
-    params, static = eqx.partition(g, eqx.is_inexact_array)
+    if "Orthogonal" in name:  # lineax operators have the dtype they were given
+        g = jax.tree.map(lambda x: x.astype(jnp.float32), g)
+    t = jnp.asarray(0.73)
+    for fill in (0.0, 1.0):
+        v = jnp.full(shape, fill, jnp.float32)
+        p, J = jacobian(g, v, t)
+        assert p.dtype == jnp.float32
+        assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(J))
+        assert VALUE(g, v).dtype == jnp.float32
+    v = jnp.asarray(rng.normal(size=shape) * 2)
+    low = PROX(g, v.astype(jnp.float32), t), STAR(g, v.astype(jnp.float32), t)
+    g = ALL[name][0]
+    for got, want in zip(low, (PROX(g, v, t), STAR(g, v, t)), strict=True):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, want, atol=5e-5, rtol=1e-4)
 
-    def fun(v, t, params):
-        g = eqx.combine(params, static)
-        return jnp.sum(g.prox(v, t)) + jnp.sum(g.conjugate_prox(v, t))
 
-    for fill, dtype in ((0, jnp.float32), (1, jnp.float64)):
-        if "Orthogonal" in name and dtype == jnp.float32:
-            continue  # lineax operators have the dtype they were given
-        v = jnp.full(shape, fill, dtype)
-        grads = jax.grad(fun, argnums=(0, 1, 2))(v, 0.7, params)
-        assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(grads))
-        if jnp.isfinite(g(v)):
-            slope = jax.grad(lambda u: g(u))(v)
-            assert not jnp.any(jnp.isnan(slope))
-
-
-@ids(ALL)
-def test_transforms_and_dtype(name, rng):
-    g, shape = ALL[name]
-    v = jnp.asarray(rng.normal(size=(3, *shape)) * 2)
-    t = jnp.asarray([0.3, 0.9, 2.0])
-    full = g
-    for method in ("prox", "conjugate_prox"):
-        fn = getattr(full, method)
-        loop = jnp.stack([fn(a, b) for a, b in zip(v, t, strict=True)])
-        np.testing.assert_allclose(jax.jit(jax.vmap(fn))(v, t), loop, atol=1e-12)
-        if "Orthogonal" in name:  # lineax operators have the dtype they were given
-            g = jax.tree.map(lambda x: x.astype(jnp.float32), g)
-            fn = getattr(g, method)
-        low = fn(v[0].astype(jnp.float32), 0.3)
-        assert low.dtype == jnp.float32
-        np.testing.assert_allclose(low, loop[0], atol=5e-5, rtol=1e-4)
-    assert g(v[0].astype(jnp.float32)).dtype == jnp.float32
-    assert full(v[0]).shape == ()
+@pytest.mark.parametrize("name", ["L1", "L2", "GroupL2", "Huber", "LInf", "Entropy"])
+def test_value_gradient_at_zero(name):
+    g, shape = CONVEX[name]
+    assert not jnp.any(jnp.isnan(jax.grad(lambda u: g(u))(jnp.zeros(shape))))
 
 
 COMPLEX = {
@@ -282,23 +293,27 @@ COMPLEX = {
 @ids(COMPLEX)
 def test_complex(name, rng):
     g, shape = COMPLEX[name]
-    t = 0.8
+    t = jnp.asarray(0.8)
     v = jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape)) * 1.5
-    p = g.prox(v, t)
-    best = objective(g, p, v, t)
-    assert jnp.isfinite(best) and not jnp.iscomplexobj(g(p))
     noise = rng.normal(size=(2000, *shape)) + 1j * rng.normal(size=(2000, *shape))
-    size = 10 ** rng.uniform(-4, 0, size=(2000, *[1] * len(shape)))
-    near = p[None] + jnp.asarray(noise * size)
-    assert jnp.min(jax.vmap(lambda u: objective(g, u, v, t))(near)) >= best - 1e-7
+    noise = jnp.asarray(noise * 10 ** rng.uniform(-4, 0, size=(2000, *[1] * len(shape))))
+
+    @jax.jit
+    def run(v, noise):
+        p = g.prox(v, t)
+        others = jax.vmap(lambda d: objective(g, p + d, v, t))(noise)
+        grad = jax.grad(lambda u: jnp.sum(jnp.abs(g.prox(u, t)) ** 2))(jnp.zeros_like(v))
+        return p, g(p), objective(g, p, v, t), others, grad
+
+    p, value, best, others, grad = run(v, noise)
+    assert jnp.isfinite(best) and not jnp.iscomplexobj(value)
+    assert jnp.min(others) >= best - 1e-7
+    assert jnp.all(jnp.isfinite(grad))
     # The default conjugate prox multiplies complex data by real steps.
     with jax.numpy_dtype_promotion("standard"):
-        star = g.conjugate_prox(v, t)
-    np.testing.assert_allclose(star, v - t * g.prox(v / t, 1 / t), atol=1e-12)
-    low = g.prox(v.astype(jnp.complex64), t)
-    assert low.dtype == jnp.complex64
-    grad = jax.grad(lambda u: jnp.sum(jnp.abs(g.prox(u, t)) ** 2))(jnp.zeros_like(v))
-    assert jnp.all(jnp.isfinite(grad))
+        star = STAR(g, v, t)
+    np.testing.assert_allclose(star, v - t * PROX(g, v / t, 1 / t), atol=1e-12)
+    assert jax.eval_shape(lambda u: g.prox(u, t), v.astype(jnp.complex64)).dtype == jnp.complex64
 
 
 @pytest.mark.parametrize(
@@ -311,6 +326,8 @@ def test_complex(name, rng):
 def test_pytrees(g, rng):
     flat = jnp.asarray(rng.normal(size=6)) * 2
     tree = {"a": flat[:2], "b": flat[2:].reshape(2, 2)}
+    np.testing.assert_array_equal(px.Conjugate(g).prox(flat, 0.6), g.conjugate_prox(flat, 0.6))
+    np.testing.assert_array_equal(px.Conjugate(g).conjugate_prox(flat, 0.6), g.prox(flat, 0.6))
     for fn, args in ((g.prox, (0.6,)), (g.conjugate_prox, (0.6,)), (g, ())):
         want = fn(flat, *args)
         got = jax.flatten_util.ravel_pytree(fn(tree, *args))[0]
@@ -425,7 +442,7 @@ def test_spectral_derivative_at_repeated_values(rng):
     assert jnp.all(jnp.isfinite(jax.jacrev(lambda x: g.prox(x, 1.0))(jnp.zeros((3, 3)))))
 
 
-@ids(CONVEX)
+@pytest.mark.parametrize("name", ["L1", "Box", "Entropy", "GroupL2", "NuclearNorm", "Tilted"])
 def test_moreau_envelope(name, rng):
     g, shape = CONVEX[name]
     v = jnp.asarray(rng.normal(size=shape) * 2)

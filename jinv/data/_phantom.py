@@ -13,6 +13,14 @@ class Ellipse(NamedTuple):
     r"""An ellipse of constant intensity in the square $[-1, 1]^2$, $y$ pointing up.
 
     `angle` turns the axis of half-length `semi_x` from the $x$ axis, anticlockwise, in degrees.
+
+    !!! example
+        ```python
+        >>> import jinv
+        >>> jinv.data.Ellipse(1.0, 0.5, 0.25, x=0.0, y=0.0, angle=30.0).semi_x
+        0.5
+
+        ```
     """
 
     intensity: float

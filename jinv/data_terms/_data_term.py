@@ -27,6 +27,15 @@ class DataTerm(AbstractFunctional):
     - `loss`: $\ell$, a functional on the data space.
     - `linear_solver`: for the prox of a quadratic term, where no fast transform solves
         $(I + t A^* W A) u = v + t A^* W b$; by default conjugate gradients.
+
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> f = jinv.data_terms.DataTerm(None, jinv.prox.L1())
+        >>> float(f(jnp.array([1.0, -2.0])))
+        3.0
+
+        ```
     """
 
     operator: lx.AbstractLinearOperator | None

@@ -13,8 +13,8 @@ from ._kernels import (
     gaussian_kernel as gaussian_kernel,
     motion_kernel as motion_kernel,
 )
-from ._normal import NormalSystem as NormalSystem
 from ._norm import norm_bound as norm_bound, operator_norm as operator_norm
+from ._normal import NormalSystem as NormalSystem
 from ._pointwise import Diagonal as Diagonal, Mask as Mask
 from ._radon import ParallelBeam as ParallelBeam
 from ._spectrum import Spectrum as Spectrum, gram_spectrum as gram_spectrum

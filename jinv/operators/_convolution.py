@@ -152,16 +152,14 @@ class Convolution(AbstractOperator):
     def _centred(self):
         return [(s, 0 if self.mode == "full" else s // 2) for s in self.sizes]
 
-    def _transform_sizes(self):
+    def _transform_sizes(self) -> list[int]:
         """Sizes for which the periodic wrap of the Fourier method misses the kept pixels."""
         if self.boundary == "circular":
             return [self.shape[axis] for axis in self.axes]
         real = not jnp.issubdtype(self.dtype, jnp.complexfloating)
         reach = [max(c, s - 1 - c) for s, c in self._centred()]
-        return [
-            scipy.fft.next_fast_len(self.shape[axis] + r, real=real)
-            for r, axis in zip(reach, self.axes, strict=True)
-        ]
+        needed = [self.shape[axis] + r for r, axis in zip(reach, self.axes, strict=True)]
+        return [scipy.fft.next_fast_len(n, real) for n in needed]  # pyright: ignore
 
     def _transfer(self, kernel):
         """The Fourier transform of the kernel: centre at index 0, rank of the image."""

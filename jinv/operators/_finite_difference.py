@@ -1,5 +1,6 @@
 """Forward differences in any number of dimensions, and their adjoint, the negative divergence."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -20,7 +21,7 @@ class FiniteDifference(AbstractOperator):
     The discrete gradient of total variation. The boundary says what $x_n$ is: `"neumann"` the
     last pixel (so the last difference is 0), `"circular"` the first pixel, `"zero"` nothing.
     The adjoint is the negative divergence. Each is one pass over the image, written as
-    concatenations, which XLA fuses with its surroundings: both together take about 0.02 ms
+    concatenations, which XLA fuses with its surroundings: both together take about 0.03 ms
     for 256 x 256 float32 on one CPU core.
 
     **Arguments:**
@@ -67,34 +68,49 @@ class FiniteDifference(AbstractOperator):
 
     def mv(self, vector):
         check_vector(vector, self.in_structure(), "FiniteDifference")
-        return jnp.stack([self._difference(vector, axis) for axis in self.axes])
+        merged, widths = self._merged()
+        x = vector.reshape(merged)
+        parts = [self._difference(x, a, w) for a, w in zip(self.axes, widths, strict=True)]
+        return jnp.stack(parts).reshape(len(parts), *self.shape)
 
     def adjoint_mv(self, vector):
         check_vector(vector, self.out_structure(), "FiniteDifference (adjoint)")
-        parts = [self._negative_divergence(vector[i], axis) for i, axis in enumerate(self.axes)]
-        return sum(parts[1:], start=parts[0])
+        merged, widths = self._merged()
+        y = vector.reshape(len(self.axes), *merged)
+        pairs = enumerate(zip(self.axes, widths, strict=True))
+        parts = [self._negative_divergence(y[i], a, w) for i, (a, w) in pairs]
+        return sum(parts[1:], start=parts[0]).reshape(self.shape)
 
-    def _difference(self, x, axis):
+    def _merged(self):
+        """The shape with colour axes merged into the last differenced one, where a step is then
+        one pixel of `width` numbers: XLA's CPU loops are slow over short last axes."""
+        last = max(self.axes)
+        post = math.prod(self.shape[last + 1 :])
+        merged = (*self.shape[:last], self.shape[last] * post)
+        return merged, [post if axis == last else 1 for axis in self.axes]
+
+    def _difference(self, x, axis, width):
         n = x.shape[axis]
-        head, tail = _cut(x, 0, n - 1, axis), _cut(x, 1, n, axis)
+        steps = _cut(x, width, n, axis) - _cut(x, 0, n - width, axis)
+        first, last = _cut(x, 0, width, axis), _cut(x, n - width, n, axis)
         if self.boundary == "neumann":
-            edge = jnp.zeros_like(_cut(x, 0, 1, axis))
-        elif self.boundary == "circular":
-            edge = _cut(x, 0, 1, axis) - _cut(x, n - 1, n, axis)
+            edge = jnp.zeros_like(first)
         else:
-            edge = -_cut(x, n - 1, n, axis)
-        return jnp.concatenate([tail - head, edge], axis=axis)
+            edge = first - last if self.boundary == "circular" else -last
+        return jnp.concatenate([steps, edge], axis=axis)
 
-    def _negative_divergence(self, d, axis):
+    def _negative_divergence(self, d, axis, width):
         n = d.shape[axis]
-        first = _cut(d, 0, 1, axis)
+        first, last = _cut(d, 0, width, axis), _cut(d, n - width, n, axis)
         if self.boundary == "neumann":
-            if n == 1:
+            if n == width:
                 return jnp.zeros_like(d)
-            inner = _cut(d, 0, n - 2, axis) - _cut(d, 1, n - 1, axis)
-            return jnp.concatenate([-first, inner, _cut(d, n - 2, n - 1, axis)], axis=axis)
-        edge = _cut(d, n - 1, n, axis) - first if self.boundary == "circular" else -first
-        return jnp.concatenate([edge, _cut(d, 0, n - 1, axis) - _cut(d, 1, n, axis)], axis=axis)
+            inner = _cut(d, 0, n - 2 * width, axis) - _cut(d, width, n - width, axis)
+            before = _cut(d, n - 2 * width, n - width, axis)
+            return jnp.concatenate([-first, inner, before], axis=axis)
+        edge = last - first if self.boundary == "circular" else -first
+        steps = _cut(d, 0, n - width, axis) - _cut(d, width, n, axis)
+        return jnp.concatenate([edge, steps], axis=axis)
 
     def in_structure(self):
         return jax.ShapeDtypeStruct(self.shape, self.dtype)

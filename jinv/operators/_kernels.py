@@ -88,7 +88,7 @@ def disk_kernel(radius: float | int, *, dtype=None) -> Float[Array, "n n"]:
     !!! example
         ```python
         >>> import jinv, numpy as np
-        >>> print(np.round(jinv.operators.disk_kernel(1.0), 3))
+        >>> print(np.asarray(jinv.operators.disk_kernel(1.0)).round(3))
         [[0.025 0.145 0.025]
          [0.145 0.318 0.145]
          [0.025 0.145 0.025]]

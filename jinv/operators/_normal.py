@@ -26,6 +26,18 @@ class NormalSystem(eqx.Module):
     - `operators`: the $K_i$; `None` is the identity.
     - `weights`: the $W_i$, scalars or arrays that broadcast against the range of $K_i$.
     - `linear_solver`: used where no transform applies, or always if given.
+
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> A = jinv.operators.Mask(jnp.array([1.0, 0.0]))
+        >>> system = jinv.operators.NormalSystem((A, None), (1.0, 1.0))
+        >>> rhs = jnp.array([4.0, 3.0])
+        >>> x, solved = system.solve((1.0, 1.0), rhs, guess=rhs)
+        >>> jnp.round(x, 4)
+        Array([2., 3.], dtype=float32)
+
+        ```
     """
 
     operators: tuple[lx.AbstractLinearOperator | None, ...]
@@ -74,7 +86,7 @@ class NormalSystem(eqx.Module):
 
     def _spectrum(self, coefficients, rhs):
         assert self.spectra is not None
-        leaf = jax.tree.leaves(rhs)[0]
+        leaf = jax.tree.leaves(rhs)[0].real
         parts = [
             s * (_tree.cast(c, leaf) * _tree.cast(w, leaf))
             for s, c, w in zip(self.spectra, coefficients, self.weights, strict=True)

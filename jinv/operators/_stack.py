@@ -122,6 +122,5 @@ def _(operator: Stack):
 @norm_bound.register
 def _(operator: BlockDiagonal):
     norms = [norm_bound(op) for op in operator.operators]
-    if any(norm is None for norm in norms):
-        return None
-    return ft.reduce(jnp.maximum, norms)
+    known = [norm for norm in norms if norm is not None]
+    return ft.reduce(jnp.maximum, known) if len(known) == len(norms) else None

@@ -73,7 +73,7 @@ class TotalVariation(AbstractFunctional):
         isotropic: bool = True,
         axes: Sequence[int] | None = None,
         boundary: Literal["neumann", "circular", "zero"] = "neumann",
-        rtol: Real[ArrayLike, ""] = 1e-6,
+        rtol: Real[ArrayLike, ""] = 1e-5,
         max_steps: int = 1000,
     ):
         self.weight = parameter("weight", weight, least=0.0)

@@ -57,6 +57,18 @@ class ADMM(AbstractSolver[_State]):
     `stats`: `objective`, `primal_residual`, `dual_residual`, `residual` (the larger relative
     one), `penalty`. `RESULTS.subproblem_failed` if the linear system is singular.
 
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> f = jinv.data_terms.least_squares(None, jnp.array([0.0, 0.0, 4.0, 4.0]))
+        >>> K = jinv.operators.FiniteDifference((4,))
+        >>> problem = jinv.Composite(f, penalty=jinv.prox.L1(1.0), operator=K)
+        >>> sol = jinv.solve(problem, jinv.splitting.ADMM(), jnp.zeros(4))
+        >>> jnp.round(sol.value, 2)
+        Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
+
+        ```
+
     ??? cite "Source"
         Boyd, Parikh, Chu, Peleato, Eckstein, Distributed optimization and statistical learning
         via ADMM, 2011, sections 3.1, 3.3, 3.4.3; relative residual balancing after Wohlberg,

@@ -38,6 +38,17 @@ class DouglasRachford(AbstractSolver[_State]):
     `stats`: `objective`, `primal_residual` $\|x - y\|$, `dual_residual` $\|x - y\|/t$,
     `residual` (the larger relative one), `step_size`.
 
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> f = jinv.data_terms.least_squares(None, jnp.array([3.0, 0.5, -2.0]))
+        >>> problem = jinv.Composite(proximable=f, penalty=jinv.prox.L1(1.0))
+        >>> sol = jinv.solve(problem, jinv.splitting.DouglasRachford(), jnp.zeros(3))
+        >>> jnp.round(sol.value, 2) + 0.0
+        Array([ 2.,  0., -1.], dtype=float32)
+
+        ```
+
     ??? cite "Source"
         Eckstein and Bertsekas, On the Douglas-Rachford splitting method and the proximal point
         algorithm for maximal monotone operators, 1992. Deviation: the adaptive step size.

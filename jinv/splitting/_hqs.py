@@ -48,6 +48,18 @@ class HQS(AbstractSolver[_State]):
     `stats`: `objective`, `primal_residual` $\|Kx - u\|$ (not part of the stopping test),
     `dual_residual`, `residual` (relative, of the dual one), `penalty`.
 
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> f = jinv.data_terms.least_squares(None, jnp.array([0.0, 0.0, 4.0, 4.0]))
+        >>> K = jinv.operators.FiniteDifference((4,))
+        >>> problem = jinv.Composite(f, penalty=jinv.prox.L1(1.0), operator=K)
+        >>> sol = jinv.solve(problem, jinv.splitting.HQS(final_penalty=100.0), jnp.zeros(4))
+        >>> jnp.round(sol.value, 1)  # up to the smoothing
+        Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
+
+        ```
+
     ??? cite "Source"
         Geman and Yang, Nonlinear image recovery with half-quadratic regularization, 1995; the
         continuation as in Wang, Yang, Yin, Zhang, A new alternating minimization algorithm for
@@ -125,7 +137,7 @@ class HQS(AbstractSolver[_State]):
         n = size(problem.primal(point)) ** 0.5
         bound = jnp.asarray(n, r.dual.dtype) * jnp.asarray(self.atol, r.dual.dtype)
         bound = bound + jnp.asarray(self.rtol, r.dual.dtype) * r.dual_scale
-        done = (r.dual <= bound) & (state.penalty >= state.limit)
+        done = (r.dual <= bound) & jnp.isfinite(r.dual) & (state.penalty >= state.limit)
         failed = RESULTS.subproblem_failed
         return done, RESULTS.where(state.solvable, RESULTS.successful, failed)
 

@@ -56,6 +56,18 @@ class PDHG(AbstractSolver[_State]):
     `stats`: `objective`, `primal_residual`, `dual_residual`, `residual` (the larger relative
     one), `primal_step`, `dual_step`.
 
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> f = jinv.data_terms.least_squares(None, jnp.array([0.0, 0.0, 4.0, 4.0]))
+        >>> K = jinv.operators.FiniteDifference((4,))
+        >>> problem = jinv.Composite(proximable=f, penalty=jinv.prox.L1(1.0), operator=K)
+        >>> sol = jinv.solve(problem, jinv.splitting.PDHG(), jnp.zeros(4))
+        >>> jnp.round(sol.value, 2)
+        Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
+
+        ```
+
     ??? cite "Source"
         Chambolle and Pock, A first-order primal-dual algorithm for convex problems with
         applications to imaging, 2011, Algorithm 1; Condat, A primal-dual splitting method for

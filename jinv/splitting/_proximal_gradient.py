@@ -41,6 +41,17 @@ class ProximalGradient(AbstractSolver[_State]):
     over the step size), `residual` (relative), `step_size`. `RESULTS.unbounded_step` if the line
     search fails.
 
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> f = jinv.data_terms.least_squares(None, jnp.array([3.0, 0.5, -2.0]))
+        >>> problem = jinv.Composite(f, jinv.prox.L1(1.0))
+        >>> sol = jinv.solve(problem, jinv.splitting.ProximalGradient(), jnp.zeros(3))
+        >>> jnp.round(sol.value, 2) + 0.0
+        Array([ 2.,  0., -1.], dtype=float32)
+
+        ```
+
     ??? cite "Source"
         Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm for linear inverse
         problems, 2009, eq. 3.1 (ISTA with backtracking).
@@ -87,6 +98,17 @@ class FISTA(AbstractSolver[_FISTAState]):
 
     - `rtol`, `atol`, `step_size`, `check_every`, `stats`: see `ProximalGradient`.
     - `restart`: drop the momentum when it points uphill.
+
+    !!! example
+        ```python
+        >>> import jax.numpy as jnp, jinv
+        >>> f = jinv.data_terms.least_squares(None, jnp.array([3.0, 0.5, -2.0]))
+        >>> problem = jinv.Composite(f, jinv.prox.L1(1.0))
+        >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(3))
+        >>> jnp.round(sol.value, 2) + 0.0
+        Array([ 2.,  0., -1.], dtype=float32)
+
+        ```
 
     ??? cite "Source"
         Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm for linear inverse
