@@ -10,8 +10,8 @@ import lineax as lx
 from jaxtyping import Array, PyTree
 
 from . import _tree
-from ._linear import UnitScale
-from ._loop import LoopKind, detached, nondifferentiable, stop_gradient
+from ._linear import jacobian, UnitScale
+from ._loop import LoopKind, detached, hoist, nondifferentiable, stop_gradient
 from ._problem import AbstractProblem
 from ._run import Outcome, run
 from ._solver import AbstractSolver
@@ -213,7 +213,7 @@ def _implicit(adjoint, problem, solver, y0, args, settings, linear_solver):
     out = detached(lambda y: run(problem, solver, y, args, settings), y0)
     if linear_solver is None:
         linear_solver = problem.linear_solver(out.point)
-    residual = eqx.filter_closure_convert(problem.optimality, out.point, args)
+    residual = hoist(problem.optimality, out.point, args)
     point = _attach(
         _realify(out.point),
         (residual, args),
@@ -245,8 +245,8 @@ def _(primals, tangents):
     _, rhs = jax.jvp(
         lambda moving: residual(point, eqx.combine(moving, fixed)), (moving,), (t_inputs,)
     )
-    jacobian = lx.JacobianLinearOperator(residual, point, inputs, tags=tags)
-    minus = lx.linear_solve(jacobian, rhs, linear_solver).value
+    operator = jacobian(lambda p: residual(p, inputs), point, tags)
+    minus = lx.linear_solve(operator, rhs, linear_solver).value
     return point, _tree.scale(-1, minus)
 
 

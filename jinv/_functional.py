@@ -39,10 +39,10 @@ class AbstractFunctional(eqx.Module):
     def conjugate_prox(self, z: PyTree[Array], step_size: PyTree[ArrayLike]) -> PyTree[Array]:
         r"""The prox of the convex conjugate, $\mathrm{prox}_{s g^*}(z) = z - s\,
         \mathrm{prox}_{g/s}(z/s)$ (Moreau's identity)."""
-        scaled = _map_step(lambda x, s: x / s, z, step_size)
+        scaled = map_step(lambda x, s: x / s, z, step_size)
         inverse = jax.tree.map(lambda s: 1 / s, step_size)
         inner = self.prox(scaled, inverse)
-        return _map_step(lambda x, s, p: x - s * p, z, step_size, inner)
+        return map_step(lambda x, s, p: x - s * p, z, step_size, inner)
 
     def init_prox(self, v: PyTree[Array]) -> Any:
         """What a warm-started prox carries from call to call; `None` for a closed form."""
@@ -55,7 +55,7 @@ class AbstractFunctional(eqx.Module):
         return self.prox(v, step_size), carry
 
 
-def _map_step(fn, tree, step_size, *rest):
+def map_step(fn, tree, step_size, *rest):
     """Maps `fn(leaf, step, ...)`, where `step_size` is one scalar/array or a tree like `tree`."""
     if jax.tree.structure(step_size) == jax.tree.structure(tree):
         return jax.tree.map(lambda x, s, *r: fn(x, _like(s, x), *r), tree, step_size, *rest)

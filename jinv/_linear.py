@@ -1,15 +1,25 @@
 """Linear solvers for the engine's own systems: lineax's, chosen by size, on scaled right-hand sides."""
 
+from collections.abc import Callable
+
+import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, PyTree
 
 from . import _tree
+from ._loop import hoist, match_varying
+
+
+# lineax's CG gives up (with NaN) where p'Ap < 100 eps n p'p, which in float32 and from some
+# thousands of unknowns on is an ordinary matrix of norm one. A power of two scales exactly.
+_CG_SCALE = 2.0**40
 
 
 class UnitScale(lx.AbstractLinearSolver):
-    """Solves for the right-hand side scaled to unit maximum.
+    """Solves for the right-hand side scaled to unit maximum, and for CG with a matrix scaled up.
 
     lineax compares residuals entrywise with `atol + rtol * |b|`. A gradient of size 1e-8 would
     count as solved by the zero vector, and one with zero entries could never be solved.
@@ -17,7 +27,14 @@ class UnitScale(lx.AbstractLinearSolver):
 
     solver: lx.AbstractLinearSolver
 
+    def _matrix_scale(self) -> float:
+        return _CG_SCALE if isinstance(self.solver, lx.CG) else 1.0
+
     def init(self, operator, options):
+        factor = self._matrix_scale()
+        if factor != 1:
+            tags = frozenset(tag for tag, holds in _TAGS.items() if holds(operator))
+            operator = lx.TaggedLinearOperator(operator * factor, tags)
         return self.solver.init(operator, options)
 
     def compute(self, state, vector, options):
@@ -25,8 +42,11 @@ class UnitScale(lx.AbstractLinearSolver):
             jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(vector)])
         )
         scale = jnp.where(largest > 0, largest, 1)
+        total = scale * jnp.asarray(self._matrix_scale(), scale.dtype)
+        if "y0" in options:
+            options = {**options, "y0": _tree.scale(1 / total, options["y0"])}
         value, result, stats = self.solver.compute(state, _tree.scale(1 / scale, vector), options)
-        return _tree.scale(scale, value), result, stats
+        return _tree.scale(total, value), result, stats
 
     def transpose(self, state, options):
         return self.solver.transpose(state, options)
@@ -36,6 +56,13 @@ class UnitScale(lx.AbstractLinearSolver):
 
     def assume_full_rank(self):
         return self.solver.assume_full_rank()
+
+
+_TAGS = {
+    lx.symmetric_tag: lx.is_symmetric,
+    lx.positive_semidefinite_tag: lx.is_positive_semidefinite,
+    lx.negative_semidefinite_tag: lx.is_negative_semidefinite,
+}
 
 
 # Below this many real unknowns a dense factorisation costs less than an iteration, and is exact.
@@ -79,3 +106,61 @@ def real_size(point: PyTree[Array]) -> int:
 def solver_tolerance(point: PyTree[Array]) -> float:
     """About three quarters of the digits of the dtype: 1e-12 in float64, 5e-6 in float32."""
     return float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.75
+
+
+def jacobian(fn: Callable, point: PyTree[Array], tags: frozenset[object]) -> "Jacobian":
+    """The Jacobian of `fn` at `point`, linearised once."""
+    return Jacobian(hoist(jax.linearize(fn, point)[1], point), point, False, tags)
+
+
+class Jacobian(lx.AbstractLinearOperator):
+    """A linear map of real PyTrees like `point` to themselves.
+
+    lineax's own operator compares shardings at each call, and `shard_map` changes them between
+    the trace and the call.
+    """
+
+    linear: Callable
+    point: PyTree[Array]
+    transposed: bool = eqx.field(static=True)
+    properties: frozenset[object] = eqx.field(static=True)
+
+    def mv(self, vector):
+        vector = match_varying(vector, self.point)
+        if not self.transposed:
+            return self.linear(vector)
+        return jax.linear_transpose(self.linear, self.point)(vector)[0]
+
+    def as_matrix(self):
+        flat, unravel = jax.flatten_util.ravel_pytree(self.point)
+        column = lambda e: jax.flatten_util.ravel_pytree(self.mv(unravel(e)))[0]
+        return jax.vmap(column, out_axes=1)(jnp.eye(flat.size, dtype=flat.dtype))
+
+    def transpose(self):
+        return Jacobian(self.linear, self.point, not self.transposed, self.properties)
+
+    def in_structure(self):
+        # With the sharding, which lineax compares.
+        told = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        return jax.tree.map(told, jax.eval_shape(lambda: self.point))
+
+    def out_structure(self):
+        return self.in_structure()
+
+
+for _query, _tag in {
+    lx.is_symmetric: lx.symmetric_tag,
+    lx.is_positive_semidefinite: lx.positive_semidefinite_tag,
+    lx.is_negative_semidefinite: lx.negative_semidefinite_tag,
+    lx.is_diagonal: lx.diagonal_tag,
+    lx.is_tridiagonal: lx.tridiagonal_tag,
+    lx.has_unit_diagonal: lx.unit_diagonal_tag,
+    lx.is_lower_triangular: lx.lower_triangular_tag,
+    lx.is_upper_triangular: lx.upper_triangular_tag,
+}.items():
+    _query.register(Jacobian, lambda op, tag=_tag: tag in op.properties)
+
+lx.linearise.register(Jacobian, lambda op: op)
+lx.conj.register(Jacobian, lambda op: op)
+lx.materialise.register(Jacobian, lambda op: op)
+lx.diagonal.register(Jacobian, lambda op: jnp.diagonal(op.as_matrix()))

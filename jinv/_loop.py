@@ -44,6 +44,53 @@ def stop_gradient(tree: PyTree) -> PyTree:
     return eqx.combine(jax.lax.stop_gradient(dynamic), static)
 
 
+class _Hoisted(eqx.Module):
+    """A function whose closed-over arrays are visible to transformations (see `hoist`)."""
+
+    consts: list[Array]
+    jaxpr: Any = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
+
+    def __call__(self, *args):
+        leaves = jax.tree.leaves(eqx.filter(args, eqx.is_array))
+        out = jax.core.eval_jaxpr(self.jaxpr, self.consts, *leaves)
+        return jax.tree.unflatten(self.structure, out)
+
+
+def hoist(fn: Callable, *args: PyTree) -> Callable:
+    """`fn` for arguments like `args`, with the arrays that it closes over as its leaves.
+
+    `equinox.filter_closure_convert` compares shardings at each call, and `shard_map` changes
+    them between the trace and the call.
+    """
+    dynamic, static = eqx.partition(args, eqx.is_array)
+    leaves, treedef = jax.tree.flatten(dynamic)
+    structure = []
+
+    def flat(*leaves):
+        out, treedef_out = jax.tree.flatten(
+            fn(*eqx.combine(jax.tree.unflatten(treedef, leaves), static))
+        )
+        structure.append(treedef_out)
+        return out
+
+    closed = jax.make_jaxpr(flat)(*leaves)
+    return _Hoisted(closed.consts, closed.jaxpr, structure[0])
+
+
+def raise_if(failed: Bool[Array, ""], result: Any, tree: PyTree) -> PyTree:
+    """`tree`, with the text of `result` raised at run time where `failed`."""
+    varying = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf) and _varying(leaf)]
+    if not varying:
+        return result.error_if(tree, failed)
+    # The branches of equinox's check would differ in the `shard_map` axes that they vary over;
+    # a constant passes it, and the barrier keeps it alive.
+    token = result.error_if(jnp.zeros(()), failed)
+    dynamic, static = eqx.partition(tree, eqx.is_array)
+    dynamic, _ = jax.lax.optimization_barrier((dynamic, token))
+    return eqx.combine(dynamic, static)
+
+
 def detached(fn: Callable, *args: PyTree) -> PyTree:
     """`fn(*args)` without derivatives, also with respect to arrays that `fn` closes over."""
     converted = eqx.filter_closure_convert(fn, *args)
@@ -103,7 +150,7 @@ def match_varying(tree: PyTree, reference: PyTree) -> PyTree:
     """
     axes: set[str] = set()
     for leaf in jax.tree.leaves((tree, reference)):
-        if eqx.is_array(leaf):
+        if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
             axes |= _varying(leaf)
     if not axes:
         return tree
@@ -124,7 +171,10 @@ def _vary(leaf, axes: tuple[str, ...]):
 
 
 def _varying(leaf) -> set[str]:
-    return set(getattr(jax.typeof(leaf), "vma", ()))
+    aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+    kind = getattr(aval, "manual_axis_type", None)
+    # The name before JAX 0.10 was `vma`.
+    return set((getattr(aval, "vma", None) if kind is None else kind.varying) or ())
 
 
 def strip_weak_type(tree: PyTree) -> PyTree:

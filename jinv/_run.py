@@ -84,7 +84,7 @@ def _iterate(problem, solver, y0, args, settings):
 
     step = ft.partial(advance, solver.step)
     measured_step = ft.partial(advance, solver.measured_step)
-    _check_step(step, (point, dynamic), solver)
+    stepped = _check_step(step, (point, dynamic), solver)
 
     def check(point, dynamic):
         state = eqx.combine(dynamic, static)
@@ -132,7 +132,9 @@ def _iterate(problem, solver, y0, args, settings):
         jnp.full((), jnp.inf, shapes["residual"].dtype),
         history,
     )
-    both = match_varying((carry, meter.init(settings.max_steps)), (problem, args, options))
+    both = (carry, meter.init(settings.max_steps))
+    # What the problem's functions close over shows only in the outcome of a step.
+    both = match_varying(both, (problem, args, options, stepped))
     carry, shown = while_loop(
         lambda both: active(both[0]),
         body,
@@ -179,6 +181,7 @@ def _check_step(step, carry, solver):
                 f"a step of {type(solver).__name__} changes {name} from {told(old)} to {told(new)}: "
                 "`y0`, the problem's data and `args` must agree in shape and dtype"
             )
+    return shapes
 
 
 def _optimistix(problem, solver, y0, args, settings):

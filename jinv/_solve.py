@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ._adjoint import AbstractAdjoint, ImplicitAdjoint, forget_derivatives
+from ._loop import raise_if
 from ._problem import AbstractProblem
 from ._progress import AbstractProgressMeter, NoProgressMeter
 from ._result import RESULTS, Solution
@@ -91,7 +92,8 @@ def _solve(problem, solver, y0, args, settings, adjoint, throw):
     stats, state = forget_derivatives(adjoint, (out.stats, out.state))
     point, result = out.point, out.result
     if throw:
-        point, stats, state = result.error_if((point, stats, state), result != RESULTS.successful)
+        failed = result != RESULTS.successful
+        point, stats, state = raise_if(failed, result, (point, stats, state))
     return Solution(problem.primal(point), problem.dual(point), result, stats, state)
 
 

@@ -1,5 +1,6 @@
 """Forward models as lineax operators with exact adjoints."""
 
+from ._absolute import absolute_sums as absolute_sums
 from ._base import AbstractOperator as AbstractOperator, adjoint as adjoint
 from ._convolution import Convolution as Convolution
 from ._downsampling import Downsampling as Downsampling

@@ -27,8 +27,9 @@ class BoxSection(AbstractFunctional):
     !!! example
         ```python
         >>> import jax.numpy as jnp, jinv
-        >>> jinv.prox.BoxSection(0.0, 1.0, 1.0, 2.0).prox(jnp.array([3.0, 0.5, 0.3]), 1.0).round(4)
-        Array([1. , 0.6, 0.4], dtype=float32)
+        >>> x = jinv.prox.BoxSection(0.0, 1.0, 1.0, 2.0).prox(jnp.array([3.0, 0.5, 0.3]), 1.0)
+        >>> [round(float(value), 3) for value in x]
+        [1.0, 0.6, 0.4]
 
         ```
     """

@@ -48,8 +48,9 @@ class TotalVariation(AbstractFunctional):
         >>> tv = jinv.prox.TotalVariation(1.0)
         >>> float(tv(jnp.array([0.0, 0.0, 4.0, 4.0])))
         4.0
-        >>> tv.prox(jnp.array([0.0, 0.0, 4.0, 4.0]), 1.0).round(3)  # each half moves by w t / 2
-        Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
+        >>> x = tv.prox(jnp.array([0.0, 0.0, 4.0, 4.0]), 1.0)  # each half moves by w t / 2
+        >>> [round(float(value), 3) for value in x]
+        [0.5, 0.5, 3.5, 3.5]
 
         ```
 

@@ -54,7 +54,7 @@ def unmeasured(x: PyTree[Array]) -> Residuals:
 
 
 def _ratio(residual, scale):
-    return jnp.where(residual > 0, residual / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny), 0)
+    return jnp.where(residual == 0, 0, residual / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny))
 
 
 def size(tree: PyTree[Array]) -> int:

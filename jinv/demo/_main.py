@@ -1,0 +1,98 @@
+"""The command line of the demo."""
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from .. import data
+from ._evaluate import evaluate
+from ._report import Finished, table, write_panels, write_tuning
+from ._task import TASKS, Task
+from ._tune import tune
+
+
+_SMALLEST = 32  # pixels; below, crops, blur and SSIM windows are as large as the picture
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the demo; returns the exit code: 0, 2 for unusable input, 130 after Ctrl-C."""
+    told = _parser().parse_args(arguments)
+    try:
+        _require_extras()
+        if told.image is not None:
+            _picture(told.image, 256)
+        told.output.mkdir(parents=True, exist_ok=True)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"jinv.demo: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    smoke = told.smoke or bool(os.environ.get("JINV_SMOKE"))
+    done: list[Finished] = []
+    try:
+        # The weights are learnt in float64; pictures are reconstructed in float32.
+        with jax.enable_x64(True):
+            for task in TASKS:
+                done.append(_run(task, told.image, smoke))
+                for path in write_panels(done[-1], told.output):
+                    print(f"wrote {path}")
+                (told.output / "table.md").write_text(table(done), encoding="utf-8")
+        write_tuning(done, told.output)
+    except KeyboardInterrupt:
+        names = ", ".join(item.task.name for item in done) or "nothing"
+        print(f"\njinv.demo: interrupted; finished: {names}", file=sys.stderr)
+        return 130
+    print(f"\n{table(done)}\nwrote {told.output / 'table.md'} and {told.output / 'tuning.png'}")
+    return 0
+
+
+def _run(task: Task, image: Path | None, smoke: bool) -> Finished:
+    crop, num_steps, max_steps = (32, 4, 400) if smoke else (64, 12, 5000)
+    size = 64 if smoke else task.size
+    tuning = tune(task, crop=crop, num_steps=num_steps, max_steps=max_steps)
+    weights = {"fixed weight": task.noise, "learnt weight": tuning.weights[tuning.best]}
+    evaluations = []
+    for name in task.testing:
+        if name == "phantom":
+            truth = data.shepp_logan(size, dtype=jnp.float32)
+        elif image is not None:
+            name, truth = image.stem, _picture(image, size)
+        else:
+            truth = data.photograph(name, shape=size, dtype=jnp.float32)
+        evaluations.append(evaluate(task, name, truth, weights, max_steps=max_steps))
+    return Finished(task, tuning, evaluations)
+
+
+def _picture(path: Path, size: int):
+    truth = data.read_image(path, max_size=size, dtype=jnp.float32)
+    if min(truth.shape) < _SMALLEST:
+        raise ValueError(
+            f"{path}: expected at least {_SMALLEST} pixels on the short side (once the long one "
+            f"is at most {size}); got {truth.shape[0]} x {truth.shape[1]}."
+        )
+    return truth
+
+
+def _require_extras() -> None:
+    missing = [name for name in ("skimage", "matplotlib") if not importlib.util.find_spec(name)]
+    if missing:
+        raise ImportError(
+            f"the demo needs pictures and figures, but {' and '.join(missing)} is not installed: "
+            'pip install "jinv[images]"'
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jinv.demo",
+        description="Deblurs, fills in and reconstructs pictures with total variation, whose "
+        "weight is learnt by the derivative of the solution. Writes figures and a table.",
+    )
+    parser.add_argument("--image", type=Path, help="a picture of your own to test on")
+    parser.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")
+    parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)
+    return parser

@@ -1,0 +1,85 @@
+"""What the demo leaves behind: a panel for each picture, and a table."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import plot
+from ._evaluate import Evaluation
+from ._task import Task
+from ._tune import Tuning
+
+
+class Finished(NamedTuple):
+    """A task that is done."""
+
+    task: Task
+    tuning: Tuning
+    evaluations: list[Evaluation]
+
+
+def write_panels(finished: Finished, folder: Path) -> list[Path]:
+    """A figure for each picture: the truth, what was there before, and two reconstructions."""
+    paths = []
+    for evaluation in finished.evaluations:
+        truth = evaluation.pictures["truth"]
+        size = max(16, min(truth.shape) // 5)
+        zoom = (int(0.24 * truth.shape[0]), int(0.42 * truth.shape[1]), size)
+        figure = plot.images(evaluation.pictures, reference=truth, zoom=zoom)
+        name = f"{finished.task.name}_{evaluation.image}.png"
+        paths.append(plot.save(figure, folder / name))
+    return paths
+
+
+def write_tuning(done: list[Finished], folder: Path) -> Path:
+    """A figure of the loss of each task while its weight is learnt."""
+    curves = {
+        item.task.name: [loss / item.tuning.losses[0] for loss in item.tuning.losses]
+        for item in done
+    }
+    figure = plot.convergence(
+        curves, xlabel="step of Adam", ylabel="training loss / first loss", logy=False
+    )
+    return plot.save(figure, folder / "tuning.png")
+
+
+def table(done: list[Finished]) -> str:
+    """Two Markdown tables: the reconstructions, and the tuning with its gradient check."""
+    lines = [
+        "Total variation with a fixed and with a learnt weight; each cell is PSNR in dB / SSIM.",
+        "",
+        "| task | picture | before | fixed weight | learnt weight | steps | solve | compile |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(item.task, evaluation) for item in done for evaluation in item.evaluations]
+    lines += [
+        "",
+        "The weight is learnt on crops of other pictures, by the derivative of their mean squared",
+        "error through the solver; the check compares it with a central difference, in float64.",
+        "",
+        "| task | weight | training loss | derivative | central difference | relative error |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_tuning_row(item) for item in done]
+    return "\n".join(lines) + "\n"
+
+
+def _row(task: Task, evaluation: Evaluation) -> str:
+    cells = [f"{q.psnr:.2f} / {q.ssim:.3f}" for q in evaluation.qualities.values()]
+    height, width = evaluation.pictures["truth"].shape
+    picture = f"{evaluation.image} ({height} x {width})"
+    steps = f"{evaluation.num_steps}" + (" (not converged)" if evaluation.message else "")
+    costs = [f"{evaluation.solve_seconds:.2f} s", f"{evaluation.compile_seconds:.1f} s"]
+    return "| " + " | ".join([task.name, picture, *cells, steps, *costs]) + " |"
+
+
+def _tuning_row(item: Finished) -> str:
+    t, best = item.tuning, item.tuning.best
+    cells = [
+        item.task.name,
+        f"{t.weights[0]:.3g} -> {t.weights[best]:.3g}",
+        f"{t.losses[0]:.3e} -> {t.losses[best]:.3e}",
+        f"{t.derivative:.6e}",
+        f"{t.difference:.6e}",
+        f"{t.error:.1e}",
+    ]
+    return "| " + " | ".join(cells) + " |"
