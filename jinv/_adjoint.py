@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from . import _tree
-from ._linear import jacobian, UnitScale
+from ._linear import UnitScale, jacobian, linear_solve
 from ._loop import LoopKind, detached, hoist, nondifferentiable, stop_gradient
 from ._problem import AbstractProblem
 from ._run import Outcome, run
@@ -246,7 +246,7 @@ def _(primals, tangents):
         lambda moving: residual(point, eqx.combine(moving, fixed)), (moving,), (t_inputs,)
     )
     operator = jacobian(lambda p: residual(p, inputs), point, tags)
-    minus = lx.linear_solve(operator, rhs, linear_solver).value
+    minus = linear_solve(operator, rhs, linear_solver)
     return point, _tree.scale(-1, minus)
 
 

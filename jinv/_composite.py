@@ -11,8 +11,11 @@ from jaxtyping import Array, PyTree, Real
 
 from . import _tree
 from ._functional import AbstractFunctional
-from ._linear import general_solver, semidefinite_saddle_solver
+from ._linear import DENSE, general_solver, real_size, semidefinite_saddle_solver
+from ._loop import stop_gradient
 from ._problem import AbstractProblem, value_and_gradient
+from ._saddle import mean_eigenvalue, Preconditioned, SaddlePreconditioner
+from .operators import gram_spectrum, Spectrum
 
 
 class PrimalDual(eqx.Module):
@@ -189,8 +192,45 @@ class Composite(AbstractProblem):
     def linear_solver(self, point):
         if self.penalty is None:
             return general_solver(point)
-        return semidefinite_saddle_solver(point)
+        kinetic = gram_spectrum(self.operator)
+        real = not any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(point))
+        if kinetic is None or not real or real_size(point) <= DENSE:
+            return semidefinite_saddle_solver(point)
+        curvature = self._curvature(point.primal)
+        if not curvature.compatible(kinetic):
+            curvature = Spectrum(jnp.mean(curvature.eigenvalues), "identity")
+        ratio = self._ratio(point)
+        preconditioner = SaddlePreconditioner(
+            self.operator,
+            curvature,
+            curvature + ratio * kinetic,
+            ratio,
+            point,
+            implicit=self.smooth is None,
+        )
+        # Half the digits: beyond them the error of the point itself counts for more.
+        rtol = float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.45
+        gmres = lx.GMRES(rtol=rtol, atol=rtol, restart=80, stagnation_iters=80, max_steps=4000)
+        return Preconditioned(gmres, stop_gradient(preconditioner))
 
+    def _curvature(self, x) -> Spectrum:
+        """The Hessian of the quadratic part of $f + g$, or its mean eigenvalue times one."""
+        term = self.proximable if self.smooth is None else self.smooth
+        known = term.curvature() if isinstance(term, AbstractFunctional) else None
+        if known is not None:
+            return known
+        mean = jnp.ones((), _tree.real_dtype(x))
+        if self.smooth is not None:
+            zero = jax.tree.map(jnp.zeros_like, x)
+            gradient = lambda x: self.smooth_value_and_gradient(x, None)[1]
+            mean = mean_eigenvalue(lambda v: jax.jvp(gradient, (x,), (v,))[1], zero)
+        return Spectrum(mean, "identity")
+
+    def _ratio(self, point) -> Real[Array, ""]:
+        """The size of the dual variable over that of $K x$: the penalty that ADMM would take."""
+        applied, dual = _tree.norm(self.apply(point.primal)), _tree.norm(point.dual)
+        sound = (applied > 0) & (dual > 0)
+        return jnp.where(sound, dual / jnp.where(sound, applied, 1), 1)
 
 def adjoint_mv(operator: lx.AbstractLinearOperator, z: PyTree[Array]) -> PyTree[Array]:
     """$K^* z$ for any lineax operator."""

@@ -10,7 +10,7 @@ import lineax as lx
 from jaxtyping import Array, PyTree
 
 from . import _tree
-from ._loop import hoist, match_varying
+from ._loop import hoist, is_varying, match_varying, stop_gradient
 
 
 # lineax's CG gives up (with NaN) where p'Ap < 100 eps n p'p, which in float32 and from some
@@ -34,14 +34,16 @@ class UnitScale(lx.AbstractLinearSolver):
         factor = self._matrix_scale()
         if factor != 1:
             tags = frozenset(tag for tag, holds in _TAGS.items() if holds(operator))
-            operator = lx.TaggedLinearOperator(operator * factor, tags)
+            dtype = jnp.result_type(*jax.tree.leaves(operator.in_structure()))
+            operator = lx.TaggedLinearOperator(operator * jnp.asarray(factor, dtype), tags)
         return self.solver.init(operator, options)
 
     def compute(self, state, vector, options):
         largest = jnp.max(
             jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(vector)])
         )
-        scale = jnp.where(largest > 0, largest, 1)
+        # NaN stays: lineax's iterations take a NaN residual for convergence, and return the guess.
+        scale = jnp.where(largest == 0, 1, largest)
         total = scale * jnp.asarray(self._matrix_scale(), scale.dtype)
         if "y0" in options:
             options = {**options, "y0": _tree.scale(1 / total, options["y0"])}
@@ -66,13 +68,13 @@ _TAGS = {
 
 
 # Below this many real unknowns a dense factorisation costs less than an iteration, and is exact.
-_DENSE = 512
+DENSE = 512
 
 
 def general_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
     """LU for small systems, GMRES for large ones."""
     size = real_size(point)
-    if size <= _DENSE:
+    if size <= DENSE:
         return lx.LU()
     rtol = solver_tolerance(point)
     return lx.GMRES(rtol=rtol, atol=rtol, restart=60, stagnation_iters=60)
@@ -81,7 +83,7 @@ def general_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
 def symmetric_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
     """LU for small systems (a Hessian may be indefinite by rounding), CG for large ones."""
     size = real_size(point)
-    if size <= _DENSE:
+    if size <= DENSE:
         return lx.LU()
     rtol = solver_tolerance(point)
     return lx.CG(rtol=rtol, atol=rtol)
@@ -91,7 +93,7 @@ def semidefinite_saddle_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
     """The minimum-norm solution of a system that may be singular but is consistent: a dual
     variable is not unique where its constraint is inactive."""
     size = real_size(point)
-    if size <= _DENSE:
+    if size <= DENSE:
         return lx.SVD(rcond=100 * float(jnp.finfo(_tree.real_dtype(point)).eps) * size)
     rtol = solver_tolerance(point)
     return lx.LSMR(rtol=rtol, atol=rtol, conlim=float("inf"), max_steps=20 * size)
@@ -164,3 +166,22 @@ lx.linearise.register(Jacobian, lambda op: op)
 lx.conj.register(Jacobian, lambda op: op)
 lx.materialise.register(Jacobian, lambda op: op)
 lx.diagonal.register(Jacobian, lambda op: jnp.diagonal(op.as_matrix()))
+
+
+def linear_solve(operator: Jacobian, rhs: PyTree[Array], solver: lx.AbstractLinearSolver):
+    """`operator^-1 rhs`, differentiable, also inside `shard_map`."""
+    if not is_varying((operator, rhs)):
+        return lx.linear_solve(operator, rhs, solver).value
+    # The result of `lineax.linear_solve` counts as replicated over the devices, so that its
+    # transpose would sum over them. JAX's own rule transposes whole right-hand sides only:
+    # one vector.
+    flat, unravel = jax.flatten_util.ravel_pytree(match_varying(rhs, operator))
+    ravel = lambda tree: jax.flatten_util.ravel_pytree(tree)[0]
+
+    def solve(operator):
+        fixed = stop_gradient(operator)
+        return lambda _, b: ravel(solver.compute(solver.init(fixed, {}), unravel(b), {})[0])
+
+    multiply = lambda v: ravel(operator.mv(unravel(v)))
+    both = solve(operator), solve(operator.transpose())
+    return unravel(jax.lax.custom_linear_solve(multiply, flat, *both))

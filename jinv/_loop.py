@@ -80,21 +80,21 @@ def hoist(fn: Callable, *args: PyTree) -> Callable:
 
 def raise_if(failed: Bool[Array, ""], result: Any, tree: PyTree) -> PyTree:
     """`tree`, with the text of `result` raised at run time where `failed`."""
-    varying = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf) and _varying(leaf)]
-    if not varying:
+    if not is_varying(tree):
         return result.error_if(tree, failed)
     # The branches of equinox's check would differ in the `shard_map` axes that they vary over;
-    # a constant passes it, and the barrier keeps it alive.
-    token = result.error_if(jnp.zeros(()), failed)
-    dynamic, static = eqx.partition(tree, eqx.is_array)
-    dynamic, _ = jax.lax.optimization_barrier((dynamic, token))
-    return eqx.combine(dynamic, static)
+    # a zero passes it, and must be used, or the check is removed as dead code.
+    zero = result.error_if(jnp.zeros(()), failed)
+    return jax.tree.map(lambda x: x + zero.astype(x.dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
 def detached(fn: Callable, *args: PyTree) -> PyTree:
     """`fn(*args)` without derivatives, also with respect to arrays that `fn` closes over."""
     converted = eqx.filter_closure_convert(fn, *args)
-    return stop_gradient(converted)(*stop_gradient(args))
+    out = stop_gradient(converted)(*stop_gradient(args))
+    # Constant outputs of a trace come back as NumPy's.
+    constant = lambda x: hasattr(x, "dtype") and not isinstance(x, jax.Array)
+    return jax.tree.map(lambda x: jnp.asarray(x) if constant(x) else x, out)
 
 
 def lane_by_lane(fn: Callable[[PyTree], PyTree], x: PyTree) -> PyTree:
@@ -139,7 +139,7 @@ def lane_by_lane(fn: Callable[[PyTree], PyTree], x: PyTree) -> PyTree:
 
 def any_lane_max(x: Array) -> Array:
     """The maximum of `x` over all lanes of the surrounding `vmap`s."""
-    return eqxi.unvmap_max(x)
+    return eqxi.unvmap_max(jax.lax.stop_gradient(x))
 
 
 def match_varying(tree: PyTree, reference: PyTree) -> PyTree:
@@ -168,6 +168,11 @@ def _vary(leaf, axes: tuple[str, ...]):
     if not hasattr(jax.lax, "pcast"):  # JAX 0.7
         return jax.lax.pvary(leaf, axes)
     return jax.lax.pcast(leaf, axes, to="varying")
+
+
+def is_varying(tree: PyTree) -> bool:
+    """Whether any array of `tree` differs between the devices of a surrounding `shard_map`."""
+    return any(eqx.is_array(leaf) and _varying(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def _varying(leaf) -> set[str]:

@@ -11,7 +11,7 @@ import optimistix as optx
 from jaxtyping import Array, PyTree, Shaped
 
 from . import _tree
-from ._loop import lane_by_lane, LoopKind, match_varying, strip_weak_type, while_loop
+from ._loop import LoopKind, lane_by_lane, match_varying, strip_weak_type, while_loop
 from ._problem import AbstractProblem, FixedPoint, Minimise, RootFind
 from ._progress import AbstractProgressMeter, NoProgressMeter
 from ._result import RESULTS, promote

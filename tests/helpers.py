@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jinv
 import lineax as lx
 import numpy as np
 import optimistix as optx
+
+import jinv
 from jinv import prox, splitting
 from jinv._tree import norm, subtract
 from jinv.data_terms import least_absolute, least_squares

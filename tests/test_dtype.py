@@ -3,9 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jinv
 import numpy as np
 import pytest
+
+import jinv
 
 from .helpers import CASES, FORMS, SMOOTH, SMOOTH_CASES
 
@@ -41,7 +42,9 @@ def test_single_precision_stays(name):
     np.testing.assert_allclose(sol.value, exact.solve(exact.theta).value, atol=3e-3)
     loss = lambda t: jnp.sum(case.solve(t, y0=y0, solver=_solver(case)).value)
     for adjoint in (None, jinv.UnrollAdjoint()) if name == "lasso-FISTA" else (None,):
-        grad = jax.grad(lambda t, a=adjoint: loss(t) if a is None else _unrolled(case, t, y0))(theta)
+        grad = jax.grad(lambda t, a=adjoint: loss(t) if a is None else _unrolled(case, t, y0))(
+            theta
+        )
         assert _inexact_dtypes(grad) == {"float32"}
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(grad))
 

@@ -4,15 +4,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jaxtyping
-import jinv
 import lineax as lx
 import numpy as np
 import optimistix as optx
 import pytest
-from jinv import prox, RESULTS, splitting
+
+import jinv
+from jinv import RESULTS, prox, splitting
 from jinv.data_terms import least_squares
 
-from .helpers import CASES, FORMS, matrix, Picard, SMOOTH_CASES
+from .helpers import CASES, FORMS, SMOOTH_CASES, Picard, matrix
 
 
 FISTA = splitting.FISTA()
@@ -72,7 +73,9 @@ def test_line_search_without_an_acceptable_step():
     # The curvature is beyond every step size that the search tries.
     problem = jinv.Composite(lambda x, _: 1e40 * jnp.sum(x**2))
     for solver in (FISTA, splitting.ProximalGradient()):
-        _fails(RESULTS.unbounded_step, "line search found no acceptable", problem, solver, jnp.ones(2))
+        _fails(
+            RESULTS.unbounded_step, "line search found no acceptable", problem, solver, jnp.ones(2)
+        )
 
 
 def test_unbounded_below():
@@ -231,9 +234,7 @@ MISUSE = {
         "a `proximable` and a `penalty`",
     ),
     "history of an unrolled solve": (
-        lambda: jinv.solve(
-            P, FISTA, jnp.ones(2), adjoint=jinv.UnrollAdjoint(), save_history=True
-        ),
+        lambda: jinv.solve(P, FISTA, jnp.ones(2), adjoint=jinv.UnrollAdjoint(), save_history=True),
         "`save_history` is not available with UnrollAdjoint",
     ),
     "history of optimistix": (

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import jinv
 import pytest
+
+import jinv
 
 from .helpers import CASES
 

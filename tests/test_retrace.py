@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-import jinv
 import numpy as np
 import pytest
+
+import jinv
 from jinv import prox, splitting
 from jinv.data_terms import least_squares
 
-from .helpers import array, CASES, matrix, SMOOTH_CASES
+from .helpers import CASES, SMOOTH_CASES, array, matrix
 
 
 class Counter:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 
 import equinox as eqx
-import jinv
 import pytest
+
+import jinv
 
 from .helpers import ADJOINTS, PROBLEMS, SOLVERS
 
@@ -21,8 +22,8 @@ FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 # A module may import what stands before it.
-ORDER = "_tree _functional _result _loop _linear _progress _problem _composite _solver _run"
-ORDER = f"{ORDER} _adjoint _solve operators prox data_terms splitting".split()
+ORDER = "_tree _functional _result _loop _linear _progress _problem _solver _run"
+ORDER = f"{ORDER} _adjoint _solve operators _saddle _composite prox data_terms splitting".split()
 # Nothing above imports these, and they do not import each other, but for plots of metrics.
 LEAVES = {"data": [], "metrics": [], "plot": ["metrics"]}
 

@@ -7,15 +7,16 @@ import warnings
 import cvxpy as cp
 import jax
 import jax.numpy as jnp
-import jinv
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.optimize
+
+import jinv
 from jinv import prox
 from jinv.data_terms import least_squares
 
-from .helpers import CASES, COUNTS, FORMS, GROUPED, IMAGE, matrix, REGRESSION, SIGNAL, SOLVERS
+from .helpers import CASES, COUNTS, FORMS, GROUPED, IMAGE, REGRESSION, SIGNAL, SOLVERS, matrix
 
 
 def _minimum(objective, x, constraints=()):

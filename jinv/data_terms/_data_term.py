@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from .. import _tree
 from .._functional import AbstractFunctional
-from ..operators import NormalSystem, operator_norm
+from ..operators import gram_spectrum, NormalSystem, operator_norm
 from ..prox import L1, Huber, KullbackLeibler, SquaredL2, Translated
 
 
@@ -82,6 +82,12 @@ class DataTerm(AbstractFunctional):
             return largest
         norm = operator_norm(self.operator)
         return largest.astype(norm.dtype) * norm**2
+
+    def curvature(self):
+        inner, outer = gram_spectrum(self.operator), self.loss.curvature()
+        if inner is None or outer is None or outer.kind != "identity":
+            return None
+        return inner * outer.eigenvalues
 
     def prox(self, v, step_size):
         if self.operator is None:

@@ -3,7 +3,6 @@
 import time
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -28,7 +27,8 @@ class Evaluation(NamedTuple):
     num_steps: int
     solve_seconds: float
     compile_seconds: float
-    message: str
+    converged: bool
+    zoom: tuple[int, int, int]
 
 
 _RTOL = 1e-4
@@ -40,9 +40,10 @@ def evaluate(
     truth: Float[Array, "H W"],
     weights: dict[str, float],
     *,
+    look_at: tuple[float, float],
     max_steps: int,
 ) -> Evaluation:
-    """Solves with each of the weights; the last one is timed."""
+    """Solves with each of the weights; what it costs is that of the last one."""
     operator = task.operator(truth.shape, truth.dtype)
     measured = measure(operator, truth, task.noise, jax.random.key(3))
     start = task.baseline(operator, measured)
@@ -50,26 +51,34 @@ def evaluate(
 
     def reconstruct(operator, measured, start, weight):
         problem = task.problem(operator, measured, weight)
-        rtol = jnp.asarray(_RTOL, truth.dtype)
-        return solve(problem, task.solver(rtol), start, max_steps=max_steps, throw=False)
+        solver = task.solver(jnp.asarray(_RTOL, truth.dtype))
+        sol = solve(problem, solver, start, max_steps=max_steps, throw=False)
+        return sol.value, sol.stats["num_steps"], sol.result == RESULTS.successful
 
     arguments = lambda weight: (operator, measured, start, jnp.asarray(weight, truth.dtype))
     begin = time.perf_counter()
-    compiled = eqx.filter_jit(reconstruct).lower(*arguments(task.noise)).compile()
+    compiled = jax.jit(reconstruct).lower(*arguments(task.noise)).compile()
     compile_seconds = time.perf_counter() - begin
+    solve_seconds, num_steps, converged = 0.0, 0, False
     for name, weight in weights.items():
         begin = time.perf_counter()
-        solution = compiled(*arguments(weight))
-        pictures[name] = solution.value.block_until_ready()
+        outcome = compiled(*arguments(weight))
+        pictures[name], num_steps, converged = jax.block_until_ready(outcome)
         solve_seconds = time.perf_counter() - begin
     qualities = {
         name: Quality(float(metrics.psnr(x, truth)), float(metrics.ssim(x, truth)))
         for name, x in pictures.items()
         if name != "truth"
     }
-    failed = bool(solution.result != RESULTS.successful)
-    message = RESULTS[solution.result] if failed else ""
-    num_steps = int(solution.stats["num_steps"])
+    height, width = truth.shape
+    zoom = (int(look_at[0] * height), int(look_at[1] * width), min(height, width) // 5)
     return Evaluation(
-        image, pictures, qualities, num_steps, solve_seconds, compile_seconds, message
+        image,
+        pictures,
+        qualities,
+        int(num_steps),
+        solve_seconds,
+        compile_seconds,
+        bool(converged),
+        zoom,
     )

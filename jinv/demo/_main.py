@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done: list[Finished] = []
     try:
         # The weights are learnt in float64; pictures are reconstructed in float32.
-        with jax.enable_x64(True):
+        with _double_precision():
             for task in TASKS:
                 done.append(_run(task, told.image, smoke))
                 for path in write_panels(done[-1], told.output):
@@ -51,19 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(task: Task, image: Path | None, smoke: bool) -> Finished:
-    crop, num_steps, max_steps = (32, 4, 400) if smoke else (64, 12, 5000)
+    crop, num_steps, max_steps = (32, 4, 400) if smoke else (64, 12, 8000)
     size = 64 if smoke else task.size
     tuning = tune(task, crop=crop, num_steps=num_steps, max_steps=max_steps)
-    weights = {"fixed weight": task.noise, "learnt weight": tuning.weights[tuning.best]}
+    learnt = tuning.weights[tuning.best]
+    weights = {f"fixed weight {task.noise:.3g}": task.noise, f"learnt weight {learnt:.3g}": learnt}
     evaluations = []
-    for name in task.testing:
+    for name, look_at in task.testing.items():
         if name == "phantom":
             truth = data.shepp_logan(size, dtype=jnp.float32)
         elif image is not None:
-            name, truth = image.stem, _picture(image, size)
+            name, truth = "yours", _picture(image, size)
         else:
             truth = data.photograph(name, shape=size, dtype=jnp.float32)
-        evaluations.append(evaluate(task, name, truth, weights, max_steps=max_steps))
+        settings = {"look_at": look_at, "max_steps": max_steps}
+        evaluations.append(evaluate(task, name, truth, weights, **settings))
     return Finished(task, tuning, evaluations)
 
 
@@ -75,6 +77,12 @@ def _picture(path: Path, size: int):
             f"is at most {size}); got {truth.shape[0]} x {truth.shape[1]}."
         )
     return truth
+
+
+def _double_precision():
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64(True)  # pyright: ignore  # JAX before 0.8
 
 
 def _require_extras() -> None:

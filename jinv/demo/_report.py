@@ -22,9 +22,7 @@ def write_panels(finished: Finished, folder: Path) -> list[Path]:
     paths = []
     for evaluation in finished.evaluations:
         truth = evaluation.pictures["truth"]
-        size = max(16, min(truth.shape) // 5)
-        zoom = (int(0.24 * truth.shape[0]), int(0.42 * truth.shape[1]), size)
-        figure = plot.images(evaluation.pictures, reference=truth, zoom=zoom)
+        figure = plot.images(evaluation.pictures, reference=truth, zoom=evaluation.zoom)
         name = f"{finished.task.name}_{evaluation.image}.png"
         paths.append(plot.save(figure, folder / name))
     return paths
@@ -67,7 +65,7 @@ def _row(task: Task, evaluation: Evaluation) -> str:
     cells = [f"{q.psnr:.2f} / {q.ssim:.3f}" for q in evaluation.qualities.values()]
     height, width = evaluation.pictures["truth"].shape
     picture = f"{evaluation.image} ({height} x {width})"
-    steps = f"{evaluation.num_steps}" + (" (not converged)" if evaluation.message else "")
+    steps = f"{evaluation.num_steps}" + ("" if evaluation.converged else " (not converged)")
     costs = [f"{evaluation.solve_seconds:.2f} s", f"{evaluation.compile_seconds:.1f} s"]
     return "| " + " | ".join([task.name, picture, *cells, steps, *costs]) + " |"
 

@@ -24,7 +24,7 @@ class Task(NamedTuple):
     noise: float
     size: int  # longest side of the pictures it is tested on
     training: tuple[str, ...]
-    testing: tuple[str, ...]
+    testing: dict[str, tuple[float, float]]  # where to look closer: row, column, from 0 to 1
     operator: Callable[..., lx.AbstractLinearOperator]
     baseline: Callable[..., Float[Array, "H W"]]
     problem: Callable[..., Composite]
@@ -92,7 +92,7 @@ TASKS = (
         noise=0.02,
         size=256,
         training=("chelsea", "coffee", "rocket"),
-        testing=("camera",),
+        testing={"camera": (0.24, 0.42)},
         operator=_blur,
         baseline=lambda operator, data: data,
         problem=_deblurring,
@@ -104,7 +104,7 @@ TASKS = (
         noise=0.02,
         size=256,
         training=("chelsea", "coffee", "rocket"),
-        testing=("astronaut",),
+        testing={"astronaut": (0.08, 0.30)},
         operator=_mask,
         baseline=lambda operator, data: operator.mv(data),
         problem=_inpainting,
@@ -115,8 +115,8 @@ TASKS = (
         before="filtered back-projection",
         noise=0.5,
         size=128,
-        training=("cell", "immunohistochemistry", "microaneurysms"),
-        testing=("retina", "phantom"),
+        training=("cell", "immunohistochemistry", "moon"),
+        testing={"retina": (0.38, 0.08), "phantom": (0.70, 0.42)},
         operator=_projections,
         baseline=lambda operator, data: operators.filtered_back_projection(
             operator, data, window="hann"

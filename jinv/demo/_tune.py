@@ -34,8 +34,8 @@ class Tuning(NamedTuple):
         return abs(self.derivative - self.difference) / abs(self.difference)
 
 
-_RTOL, _CHECK_RTOL = 1e-4, 1e-5
-_LEARNING_RATE, _DISTANCE = 0.5, 1e-2
+_RTOL, _LEARNING_RATE = 1e-4, 0.5
+_CHECK_RTOL, _CHECK_DISTANCE = 3e-6, 2e-3
 
 
 def tune(task: Task, *, crop: int, num_steps: int, max_steps: int) -> Tuning:
@@ -55,14 +55,14 @@ def tune(task: Task, *, crop: int, num_steps: int, max_steps: int) -> Tuning:
             bar.set_postfix(weight=f"{weights[-1]:.4f}", loss=f"{losses[-1]:.6f}")
             # The logarithm of the loss has no scale, so one learning rate serves all tasks.
             update, state = optimiser.update(slope / loss, state)
-            log_weight = log_weight + update
+            log_weight = jnp.asarray(optax.apply_updates(log_weight, update))
     derivative, difference = check(value_and_derivative, math.log(task.noise))
     return Tuning(weights, losses, derivative, difference)
 
 
 def training_crops(task: Task, crop: int) -> Float[Array, "num {crop} {crop}"]:
     """One crop of each training photograph, at the resolution of the pictures of the test."""
-    pictures = [data.photograph(name, shape=task.size, dtype=float) for name in task.training]
+    pictures = [data.photograph(name, shape=task.size, dtype=jnp.float64) for name in task.training]
     keys = jax.random.split(jax.random.key(1), len(pictures))
     crops = [data.patches(p, crop, key=k, num=1) for p, k in zip(pictures, keys, strict=True)]
     return jnp.concatenate(crops)
@@ -100,7 +100,7 @@ def make_loss(task: Task, crops: Float[Array, "num n n"], max_steps: int) -> Cal
 
 def check(value_and_derivative: Callable, log_weight: float) -> tuple[float, float]:
     """The derivative and a central difference, at a tolerance that makes both comparable."""
-    at = lambda t: value_and_derivative(jnp.asarray(t, float), _CHECK_RTOL)
+    at = lambda t: value_and_derivative(jnp.asarray(t, jnp.float64), _CHECK_RTOL)
     derivative = at(log_weight)[1]
-    above, below = at(log_weight + _DISTANCE)[0], at(log_weight - _DISTANCE)[0]
-    return float(derivative), float((above - below) / (2 * _DISTANCE))
+    above, below = at(log_weight + _CHECK_DISTANCE)[0], at(log_weight - _CHECK_DISTANCE)[0]
+    return float(derivative), float((above - below) / (2 * _CHECK_DISTANCE))

@@ -82,7 +82,8 @@ class NormalSystem(eqx.Module):
         )
         options = {"y0": stop_gradient(guess)} if self.linear_solver is None else {}
         solution = lx.linear_solve(operator, rhs, solver, options=options, throw=False)
-        return solution.value, solution.result == lx.RESULTS.successful
+        solved = (solution.result == lx.RESULTS.successful) & _tree.all_finite(solution.value)
+        return solution.value, solved
 
     def _spectrum(self, coefficients, rhs):
         assert self.spectra is not None

@@ -147,6 +147,9 @@ class Translated(_AbstractChanged):
         self.functional = functional
         self.shift = parameter("shift", shift)
 
+    def curvature(self):
+        return self.functional.curvature()
+
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         return self.functional(_add(x, self.shift, -1))
 

@@ -112,7 +112,8 @@ class TotalVariation(AbstractFunctional):
             penalty=self.norm(),
             operator=self.differences(v),
         )
-        solver = _DualGradient(self.rtol, step_size, v)
+        # The solver's copies of the problem's arrays take no part in the derivative.
+        solver = _DualGradient(*jax.lax.stop_gradient((self.rtol, step_size, v)))
         start = PrimalDual(v, carry)
         # A prox has no way to report; the residual of the outer solver shows what is missing.
         sol = solve(problem, solver, start, max_steps=self.max_steps, throw=False)
