@@ -1,6 +1,7 @@
 """jinv's contenders, under the same protocol as everyone else's."""
 
 import functools as ft
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -36,7 +37,7 @@ class _Iterative(AbstractContender):
         self._problem, self._judge = problem, judge
         self._init = eqx.filter_jit(ft.partial(_start, solver))
         self._y0 = y0
-        self._advance = eqx.filter_jit(ft.partial(_advance, solver))
+        self._advance: Any = eqx.filter_jit(ft.partial(_advance, solver))
         self.restart()
 
     def compile(self):
@@ -88,7 +89,7 @@ class _Solve(AbstractContender):
     def __init__(self, problem, solver, y0, num_steps):
         self._num_steps = num_steps
         self._arguments = (problem, y0)
-        self._solve = eqx.filter_jit(
+        self._solve: Any = eqx.filter_jit(
             lambda problem, y0: (
                 jinv.solve(problem, solver, y0, max_steps=num_steps, throw=False).value
             )
@@ -184,7 +185,8 @@ class _Projection(AbstractContender):
             params["direction"]
         ]
         call = lambda operator, x: (operator.T if transposed else operator).mv(x)
-        self._call, self._arguments = eqx.filter_jit(call), (operator, argument)
+        self._call: Any = eqx.filter_jit(call)
+        self._arguments = (operator, argument)
         rng = np.random.default_rng(1)
         u = jnp.asarray(rng.standard_normal(image.shape), image.dtype)
         v = jnp.asarray(rng.standard_normal(sinogram.shape), image.dtype)

@@ -1,4 +1,4 @@
-"""The interface of proximable functionals, shared by `jinv.prox`, `jinv.operators` and the engine."""
+"""The interface of proximable functionals, shared by `jinv.prox` and the engine."""
 
 import abc
 from typing import Any

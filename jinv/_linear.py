@@ -1,4 +1,4 @@
-"""Linear solvers for the engine's own systems: lineax's, chosen by size, on scaled right-hand sides."""
+"""Linear solvers for the engine's own systems: lineax's, chosen by size, rescaled."""
 
 from collections.abc import Callable
 

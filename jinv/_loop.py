@@ -6,6 +6,7 @@ from typing import Any, Literal
 import equinox as eqx
 import equinox.internal as eqxi
 import jax
+import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
@@ -166,7 +167,7 @@ def match_varying(tree: PyTree, reference: PyTree) -> PyTree:
 
 def _vary(leaf, axes: tuple[str, ...]):
     if not hasattr(jax.lax, "pcast"):  # JAX 0.7
-        return jax.lax.pvary(leaf, axes)
+        return jax.lax.pvary(leaf, axes)  # pyright: ignore[reportAttributeAccessIssue]
     return jax.lax.pcast(leaf, axes, to="varying")
 
 

@@ -1,4 +1,4 @@
-"""What is solved: problems own their optimality condition, so one implicit rule serves all solvers."""
+"""What is solved: problems own their optimality condition; one implicit rule serves all."""
 
 import abc
 from collections.abc import Callable
@@ -82,8 +82,9 @@ class RootFind(AbstractProblem):
         ```python
         >>> import jax, jax.numpy as jnp, optimistix as optx, jinv
         >>> problem = jinv.RootFind(lambda y, args: y**2 - args)
+        >>> newton = optx.Newton(rtol=1e-6, atol=1e-6)
         >>> def root(a):
-        ...     return jinv.solve(problem, optx.Newton(rtol=1e-6, atol=1e-6), jnp.array(1.0), a).value
+        ...     return jinv.solve(problem, newton, jnp.array(1.0), a).value
         >>> round(float(jax.grad(root)(4.0)), 4)  # 1 / (2 sqrt(4))
         0.25
 
@@ -106,7 +107,8 @@ class Minimise(AbstractProblem):
     !!! example
         ```python
         >>> import jax, jax.numpy as jnp, optimistix as optx, jinv
-        >>> ridge = jinv.Minimise(lambda y, lam: 0.5 * jnp.sum((y - 1) ** 2) + 0.5 * lam * jnp.sum(y**2))
+        >>> energy = lambda y, lam: 0.5 * jnp.sum((y - 1) ** 2) + 0.5 * lam * jnp.sum(y**2)
+        >>> ridge = jinv.Minimise(energy)
         >>> def solution(lam):
         ...     return jinv.solve(ridge, optx.BFGS(rtol=1e-6, atol=1e-6), jnp.zeros(2), lam).value
         >>> solution(1.0)

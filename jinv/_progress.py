@@ -7,6 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import tqdm
+from jax.experimental import io_callback
+from jaxtyping import PyTree
 
 from ._loop import any_lane_max
 
@@ -15,7 +17,7 @@ class AbstractProgressMeter(eqx.Module):
     """Shows the progress of a solve. Under `vmap` one meter serves all lanes."""
 
     @abc.abstractmethod
-    def init(self, max_steps: int):
+    def init(self, max_steps: int) -> PyTree:
         """Opens the meter; returns what `step` and `close` need, as a PyTree of arrays."""
 
     @abc.abstractmethod
@@ -80,9 +82,8 @@ class TqdmProgressMeter(AbstractProgressMeter):
 
         # The dummy argument keeps the callback inside the traced computation, once per solve.
         shape = jax.ShapeDtypeStruct((), jnp.int32)
-        return jax.experimental.io_callback(open_bar, shape, jnp.zeros((), jnp.int32)), jnp.zeros(
-            (), jnp.int32
-        )
+        zero = jnp.zeros((), jnp.int32)
+        return io_callback(open_bar, shape, zero), zero
 
     def step(self, state, num_steps, residual):
         handle, shown = state

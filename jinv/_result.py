@@ -1,49 +1,92 @@
 """What a solve returns."""
 
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
 import optimistix as optx
-from jaxtyping import PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 
 Y = TypeVar("Y")
 
 
-class RESULTS(optx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
-    """How a solve ended; extends optimistix's and lineax's enumerations, so an inner failure
-    keeps its own message. Under `vmap` every lane has its own.
+if TYPE_CHECKING:
+    # Type checkers take the class below for an `enum.Enum`, whose items are of literal types.
+    class _Items(type):
+        def __getitem__(cls, item: "RESULTS") -> str: ...
 
-    !!! example
-        ```python
-        >>> import jax.numpy as jnp, jinv
-        >>> problem = jinv.Composite(lambda x, b: jnp.sum((x - b) ** 2))
-        >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(1), jnp.nan, throw=False)
-        >>> bool(sol.result == jinv.RESULTS.nan_in_input)
-        True
+        def __len__(cls) -> int: ...
 
-        ```
-    """
+    class RESULTS(metaclass=_Items):
+        successful: ClassVar["RESULTS"]
+        max_steps_reached: ClassVar["RESULTS"]
+        singular: ClassVar["RESULTS"]
+        breakdown: ClassVar["RESULTS"]
+        stagnation: ClassVar["RESULTS"]
+        conlim: ClassVar["RESULTS"]
+        nonfinite_input: ClassVar["RESULTS"]
+        nonlinear_max_steps_reached: ClassVar["RESULTS"]
+        nonlinear_divergence: ClassVar["RESULTS"]
+        nonfinite: ClassVar["RESULTS"]
+        nan_in_input: ClassVar["RESULTS"]
+        unbounded_step: ClassVar["RESULTS"]
+        diverged: ClassVar["RESULTS"]
+        subproblem_failed: ClassVar["RESULTS"]
 
-    nan_in_input = (
-        "NaN in the initial guess, in the problem's arrays or in `args`. Nothing was solved: "
-        "check the data (a division by zero, a masked pixel, a failed earlier solve)."
-    )
-    unbounded_step = (
-        "The line search found no acceptable step size. The smooth term may be unbounded below "
-        "or have no Lipschitz gradient near the iterate, its gradient may be wrong, or the "
-        "tolerance may be below what the dtype resolves."
-    )
-    diverged = (
-        "The iterates became infinite or NaN. A step size that is too large for the operator norm "
-        "is the usual cause; leave the step size unset to have it chosen. Otherwise a function of "
-        "the problem may be NaN at an iterate (a logarithm or a root outside its domain)."
-    )
-    subproblem_failed = (
-        "A linear subproblem could not be solved: it is singular, or its iterative solver ran "
-        "out of steps. Check that the operators' null spaces intersect only in zero, or pass a "
-        "`linear_solver` with more steps."
-    )
+        _name_to_item: ClassVar[dict[str, "RESULTS"]]
+        _value: Array
+
+        # As arrays: a result is traced, and under `vmap` it has an entry per lane.
+        def __eq__(self, other: object) -> Array: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+        def __ne__(self, other: object) -> Array: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+        @classmethod
+        def where(cls, pred: ArrayLike, a: "RESULTS", b: "RESULTS") -> "RESULTS": ...
+
+        @classmethod
+        def promote(cls, item: Any) -> "RESULTS": ...
+
+        def error_if(self, token: PyTree, pred: ArrayLike) -> PyTree: ...
+
+        def is_traced(self) -> bool: ...
+
+else:
+
+    class RESULTS(optx.RESULTS):
+        """How a solve ended; extends optimistix's and lineax's enumerations, so an inner failure
+        keeps its own message. Under `vmap` every lane has its own.
+
+        !!! example
+            ```python
+            >>> import jax.numpy as jnp, jinv
+            >>> problem = jinv.Composite(lambda x, b: jnp.sum((x - b) ** 2))
+            >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(1), jnp.nan, throw=False)
+            >>> bool(sol.result == jinv.RESULTS.nan_in_input)
+            True
+
+            ```
+        """
+
+        nan_in_input = (
+            "NaN in the initial guess, in the problem's arrays or in `args`. Nothing was solved: "
+            "check the data (a division by zero, a masked pixel, a failed earlier solve)."
+        )
+        unbounded_step = (
+            "The line search found no acceptable step size. The smooth term may be unbounded below "
+            "or have no Lipschitz gradient near the iterate, its gradient may be wrong, or the "
+            "tolerance may be below what the dtype resolves."
+        )
+        diverged = (
+            "The iterates became infinite or NaN. A step size that is too large for the operator norm "
+            "is the usual cause; leave the step size unset to have it chosen. Otherwise a function of "
+            "the problem may be NaN at an iterate (a logarithm or a root outside its domain)."
+        )
+        subproblem_failed = (
+            "A linear subproblem could not be solved: it is singular, or its iterative solver ran "
+            "out of steps. Check that the operators' null spaces intersect only in zero, or pass a "
+            "`linear_solver` with more steps."
+        )
 
 
 class Solution(eqx.Module, Generic[Y]):

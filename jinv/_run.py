@@ -178,7 +178,8 @@ def _check_step(step, carry, solver):
         told = lambda tree: jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)
         if told(old) != told(new):
             raise ValueError(
-                f"a step of {type(solver).__name__} changes {name} from {told(old)} to {told(new)}: "
+                f"a step of {type(solver).__name__} changes {name} from {told(old)} to "
+                f"{told(new)}: "
                 "`y0`, the problem's data and `args` must agree in shape and dtype"
             )
     return shapes

@@ -92,8 +92,6 @@ def mean_eigenvalue(apply: Any, like: PyTree[Array]) -> Real[Array, ""]:
     random vector (Hutchinson's estimate of the trace)."""
     leaves, treedef = jax.tree.flatten(like)
     keys = jax.random.split(jax.random.key(0), len(leaves))
-    signs = [
-        jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
-    ]
+    signs = [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
     v = jax.tree.unflatten(treedef, signs)
     return jnp.abs(_tree.dot(v, apply(v))) / _tree.sum_squares(v)

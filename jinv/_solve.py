@@ -65,7 +65,8 @@ def solve(
     !!! example
         ```python
         >>> import jax.numpy as jnp, jinv
-        >>> problem = jinv.Composite(lambda x, b: 0.5 * jnp.sum((x - b) ** 2), jinv.prox.NonNegative())
+        >>> misfit = lambda x, b: 0.5 * jnp.sum((x - b) ** 2)
+        >>> problem = jinv.Composite(misfit, jinv.prox.NonNegative())
         >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(2), jnp.array([2.0, -1.0]))
         >>> jnp.round(sol.value, 3)
         Array([2., 0.], dtype=float32)
@@ -83,7 +84,8 @@ def solve(
     if not isinstance(meter, AbstractProgressMeter):
         raise ValueError(f"`progress_meter` must be a jinv meter, got {type(meter).__name__}")
     settings = Settings({} if options is None else options, meter, max_steps, save_history)
-    return _solve(*_trace_floats((problem, solver, _inexact(y0), args, settings, adjoint)), throw)
+    traced = _trace_floats((problem, solver, _inexact(y0), args, settings, adjoint))
+    return _solve(*traced, throw=throw)
 
 
 @eqx.filter_jit

@@ -7,7 +7,6 @@ import equinox as eqx
 from equinox import AbstractVar
 from jaxtyping import Array, Bool, PyTree, Real, Shaped
 
-from ._problem import AbstractProblem
 from ._result import RESULTS
 
 
@@ -21,6 +20,7 @@ class AbstractSolver(eqx.Module, Generic[State]):
     The engine calls `init` once, then `step` until `terminate` says so, then `postprocess`.
     An author writes these four and never sees a loop, a derivative rule or a batch axis. A
     solver whose residuals cost as much as a step also says `measured_step`.
+    `problem` is a jinv problem, of the kind that the solver takes;
     `point` is what the problem's `initial_point` makes of `y0`: the unknown itself, or a
     `PrimalDual` pair.
 
@@ -34,14 +34,14 @@ class AbstractSolver(eqx.Module, Generic[State]):
 
     @abc.abstractmethod
     def init(
-        self, problem: AbstractProblem, point: PyTree, args: PyTree, options: dict[str, Any]
+        self, problem: Any, point: PyTree, args: PyTree, options: dict[str, Any]
     ) -> State:
         """The state before the first step; raises `ValueError` for a problem it cannot solve."""
 
     @abc.abstractmethod
     def step(
         self,
-        problem: AbstractProblem,
+        problem: Any,
         point: PyTree,
         args: PyTree,
         options: dict[str, Any],
@@ -51,7 +51,7 @@ class AbstractSolver(eqx.Module, Generic[State]):
 
     def measured_step(
         self,
-        problem: AbstractProblem,
+        problem: Any,
         point: PyTree,
         args: PyTree,
         options: dict[str, Any],
@@ -65,7 +65,7 @@ class AbstractSolver(eqx.Module, Generic[State]):
     @abc.abstractmethod
     def terminate(
         self,
-        problem: AbstractProblem,
+        problem: Any,
         point: PyTree,
         args: PyTree,
         options: dict[str, Any],
@@ -76,7 +76,7 @@ class AbstractSolver(eqx.Module, Generic[State]):
     @abc.abstractmethod
     def postprocess(
         self,
-        problem: AbstractProblem,
+        problem: Any,
         point: PyTree,
         args: PyTree,
         options: dict[str, Any],

@@ -36,7 +36,7 @@ import jinv
 
 
 small = bool(os.environ.get("JINV_SMOKE"))
-size = 64 if small else 256
+size = 64 if small else 192
 
 # %% [markdown]
 # ## The problem

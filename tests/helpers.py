@@ -17,7 +17,7 @@ from jinv.data_terms import least_absolute, least_squares
 
 
 # Tight enough that the distance to the solution is below 1e-8 for every problem here.
-TIGHT = {"rtol": 1e-12, "atol": 1e-12}
+TIGHT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 # Every final class of jinv must be here (test_structure.py): a new one is one line.
 SOLVERS = {
@@ -45,7 +45,7 @@ PROBLEMS = {
 class Case(NamedTuple):
     """A problem made from differentiable parameters, and the solver that is to solve it."""
 
-    build: Callable[[Any], jinv.AbstractProblem]
+    build: Callable[[Any], Any]
     theta: Any
     y0: Any
     solver: Any
@@ -205,7 +205,7 @@ class Picard(jinv.AbstractSolver):
         new = point - jnp.asarray(self.damping, point.dtype) * residual
         return new, norm(subtract(new, point))
 
-    def terminate(self, problem, point, args, options, state):
+    def terminate(self, problem, point, args, options, state) -> tuple[Any, Any]:
         return state <= jnp.asarray(self.atol, state.dtype), jinv.RESULTS.successful
 
     def postprocess(self, problem, point, args, options, state):
@@ -230,7 +230,7 @@ class NewtonRoot(jinv.AbstractSolver):
         new, _ = self.step(problem, point, args, options, state)
         return new, norm(subtract(new, point))
 
-    def terminate(self, problem, point, args, options, state):
+    def terminate(self, problem, point, args, options, state) -> tuple[Any, Any]:
         return state <= jnp.asarray(self.atol, state.dtype), jinv.RESULTS.successful
 
     def postprocess(self, problem, point, args, options, state):
@@ -258,7 +258,7 @@ def strongly_convex(y, theta):
     return 0.5 * jnp.sum(residual**2) + penalty + 0.5 * jnp.sum(y**2)
 
 
-_OPTX = {"rtol": 1e-13, "atol": 1e-13}
+_OPTX: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-13}
 _SMOOTH = {
     "FixedPoint-Picard": (jinv.FixedPoint(contraction), Picard()),
     "FixedPoint-Newton": (jinv.FixedPoint(contraction), NewtonRoot()),

@@ -1,4 +1,7 @@
-"""Each failure is reached and says what to try; misuse is a `ValueError` that names the argument."""
+"""Each failure is reached and says what to try; misuse is an error that names the argument."""
+
+# Wrong types are the subject here.
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 import equinox as eqx
 import jax

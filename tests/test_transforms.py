@@ -65,8 +65,9 @@ def test_shard_map_over_data(name, throw):
     def many(data):
         return jax.vmap(one)(data)
 
-    specs = {"in_specs": P("batch"), "out_specs": P("batch")}
-    sharded = jax.jit(jax.shard_map(many, mesh=_mesh(), **specs))(data)
+    sharded = jax.jit(jax.shard_map(many, mesh=_mesh(), in_specs=P("batch"), out_specs=P("batch")))(
+        data
+    )
     expected = jax.jit(many)(data)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), sharded, expected

@@ -113,7 +113,8 @@ class TotalVariation(AbstractFunctional):
             operator=self.differences(v),
         )
         # The solver's copies of the problem's arrays take no part in the derivative.
-        solver = _DualGradient(*jax.lax.stop_gradient((self.rtol, step_size, v)))
+        rtol, fixed_step, data = jax.lax.stop_gradient((self.rtol, step_size, v))
+        solver = _DualGradient(rtol, fixed_step, data)
         start = PrimalDual(v, carry)
         # A prox has no way to report; the residual of the outer solver shows what is missing.
         sol = solve(problem, solver, start, max_steps=self.max_steps, throw=False)
@@ -134,7 +135,7 @@ class _DualGradient(AbstractSolver[_State]):
     rtol: Any
     step_size: Array
     data: Array
-    atol: float = 0.0
+    atol: float | Real[Array, ""] = 0.0
     check_every: int = eqx.field(static=True, default=5)
 
     def init(self, problem, point, args, options):

@@ -123,7 +123,7 @@ class ADMM(AbstractSolver[_State]):
         new = _State(state.split, penalty, *new, count, residuals)
         return _point(problem, x, new), new
 
-    def _advance(self, x, state: _State) -> tuple[PyTree[Array], tuple, Any]:
+    def _advance(self, x, state: _State) -> tuple[PyTree[Array], tuple[Any, Any, Any, Any], Any]:
         split, rho = state.split, state.penalty
         target = jax.tree.map(lambda u, z: _tree.cast(rho, u) * u - z, state.copies, state.duals)
         # Solving far below the size of the last move gains nothing.
