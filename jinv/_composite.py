@@ -211,7 +211,7 @@ class Composite(AbstractProblem):
         )
         # Half the digits: beyond them the error of the point itself counts for more. The mean
         # square, since an entrywise bound is never met where the right-hand side is zero.
-        rtol = float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.6
+        rtol = 0.2 * float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.5
         gmres = lx.GMRES(rtol, rtol, optx.rms_norm, 4000, restart=80, stagnation_iters=400)
         return Preconditioned(gmres, stop_gradient(preconditioner))
 

@@ -61,7 +61,8 @@ else:
             ```python
             >>> import jax.numpy as jnp, jinv
             >>> problem = jinv.Composite(lambda x, b: jnp.sum((x - b) ** 2))
-            >>> sol = jinv.solve(problem, jinv.splitting.FISTA(), jnp.zeros(1), jnp.nan, throw=False)
+            >>> solver, y0 = jinv.splitting.FISTA(), jnp.zeros(1)
+            >>> sol = jinv.solve(problem, solver, y0, jnp.nan, throw=False)
             >>> bool(sol.result == jinv.RESULTS.nan_in_input)
             True
 
@@ -78,9 +79,10 @@ else:
             "tolerance may be below what the dtype resolves."
         )
         diverged = (
-            "The iterates became infinite or NaN. A step size that is too large for the operator norm "
-            "is the usual cause; leave the step size unset to have it chosen. Otherwise a function of "
-            "the problem may be NaN at an iterate (a logarithm or a root outside its domain)."
+            "The iterates became infinite or NaN. A step size that is too large for the operator "
+            "norm is the usual cause; leave the step size unset to have it chosen. Otherwise a "
+            "function of the problem may be NaN at an iterate (a logarithm or a root outside its "
+            "domain)."
         )
         subproblem_failed = (
             "A linear subproblem could not be solved: it is singular, or its iterative solver ran "

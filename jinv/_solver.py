@@ -33,9 +33,7 @@ class AbstractSolver(eqx.Module, Generic[State]):
     check_every: AbstractVar[int]
 
     @abc.abstractmethod
-    def init(
-        self, problem: Any, point: PyTree, args: PyTree, options: dict[str, Any]
-    ) -> State:
+    def init(self, problem: Any, point: PyTree, args: PyTree, options: dict[str, Any]) -> State:
         """The state before the first step; raises `ValueError` for a problem it cannot solve."""
 
     @abc.abstractmethod

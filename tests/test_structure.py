@@ -24,8 +24,8 @@ TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 # A module may import what stands before it.
 ORDER = "_tree _functional _result _loop _linear _progress _problem _solver _run"
 ORDER = f"{ORDER} _adjoint _solve operators _saddle _composite prox data_terms splitting".split()
-# Nothing above imports these, and they do not import each other, but for plots of metrics.
-LEAVES = {"data": [], "metrics": [], "plot": ["metrics"]}
+# Nothing above imports these; which of each other they import is said here.
+LEAVES = {"data": [], "metrics": [], "plot": ["metrics"], "demo": ["data", "metrics", "plot"]}
 
 # The reason for every file of more than 400 lines.
 LONG = {"prox/_calculus.py": "one table of rules that are each other's inverses"}
@@ -55,7 +55,8 @@ def _imports(name):
 
 def _modules():
     for info in pkgutil.walk_packages(jinv.__path__, "jinv."):
-        yield importlib.import_module(info.name)
+        if not info.name.endswith("__main__"):
+            yield importlib.import_module(info.name)
 
 
 def _classes(base=eqx.Module):

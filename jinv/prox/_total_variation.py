@@ -114,7 +114,7 @@ class TotalVariation(AbstractFunctional):
         )
         # The solver's copies of the problem's arrays take no part in the derivative.
         rtol, fixed_step, data = jax.lax.stop_gradient((self.rtol, step_size, v))
-        solver = _DualGradient(rtol, fixed_step, data)
+        solver = _DualGradient(rtol=rtol, step_size=fixed_step, data=data)
         start = PrimalDual(v, carry)
         # A prox has no way to report; the residual of the outer solver shows what is missing.
         sol = solve(problem, solver, start, max_steps=self.max_steps, throw=False)
