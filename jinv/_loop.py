@@ -76,7 +76,8 @@ def hoist(fn: Callable, *args: PyTree) -> Callable:
         return out
 
     closed = jax.make_jaxpr(flat)(*leaves)
-    return _Hoisted(closed.consts, closed.jaxpr, structure[0])
+    consts = [jnp.asarray(c) for c in closed.consts]
+    return _Hoisted(consts, closed.jaxpr, structure[0])
 
 
 def raise_if(failed: Bool[Array, ""], result: Any, tree: PyTree) -> PyTree:

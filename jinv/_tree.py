@@ -7,7 +7,6 @@ from jaxtyping import Array, Bool, PyTree, Real
 
 def dot(x: PyTree[Array], y: PyTree[Array]) -> Real[Array, ""]:
     """The real inner product $\\mathrm{Re}\\langle x, y\\rangle$ over all leaves."""
-    # `sum(x * y)` fuses with what produced x and y; `vdot` would not, on CPU.
     leaves: list[Array] = jax.tree.leaves(jax.tree.map(_leaf_dot, x, y))
     return sum(leaves[1:], leaves[0])
 

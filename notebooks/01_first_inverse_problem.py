@@ -151,7 +151,8 @@ jinv.plot.images(maps, limits=(0.0, 0.15), cmap="magma")
 
 # %% [markdown]
 # The two maps answer different questions. The spread is small, and largest at edges; most of the
-# error is *bias*, and sits where the picture has fine detail, which total variation takes for noise.
+# error is *bias*, and sits where the picture has fine detail, which total variation takes for
+# noise.
 
 # %% [markdown]
 # ## Differentiate

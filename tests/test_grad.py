@@ -88,9 +88,8 @@ def test_implicit(name):
     _check(_forward(name, adjoint), name)
 
 
-# Checks cost memory and compile time: the unrolled loops stop at the first.
 UNROLLED = [
-    *(f"lasso-{form}" for form in ("ProximalGradient", "FISTA", "PDHG", "PDHG-gradient", "ADMM")),
+    *(f"lasso-{form}" for form in ("ProximalGradient", "FISTA", "PDHG", "ADMM")),
     "lasso-DouglasRachford",
     "HQS",
     "tv1-ADMM",
@@ -104,7 +103,8 @@ UNROLLED = [
 
 @pytest.mark.parametrize("name", UNROLLED)
 def test_unrolled_reverse(name):
-    _check(_reverse(name, jinv.UnrollAdjoint()), name)
+    # No more steps than it takes: memory and time for checkpoints grow with their square root.
+    _check(_reverse(name, jinv.UnrollAdjoint(), max_steps=1000), name)
 
 
 @pytest.mark.parametrize("name", ["lasso-FISTA", "tv2-PDHG", "tv1-ADMM", "FixedPoint-Picard"])
@@ -225,8 +225,10 @@ def test_pytree_unknowns():
     np.testing.assert_allclose(jax.jacfwd(loss)(b), slope, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["tv2-PDHG", "tv2-ADMM", "lasso-FISTA", "group_lasso-ADMM"])
-@pytest.mark.parametrize("level", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "name, level",
+    [("tv2-PDHG", 0.0), ("tv2-PDHG", 1.0), ("tv2-ADMM", 1.0), ("group_lasso-FISTA", 0.0)],
+)
 @pytest.mark.parametrize("adjoint", ["implicit", "unrolled"])
 def test_flat_data_gives_no_nan(name, level, adjoint):
     case = CASES[name]
@@ -297,6 +299,6 @@ def test_statistics_carry_derivatives_only_where_iterates_do():
     none = jax.grad(objective)(case.theta, None)
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(none))
     value = lambda t: case.build(t).objective(case.solve(t).value, None)
-    unrolled = jax.grad(objective)(case.theta, jinv.UnrollAdjoint())
+    unrolled = jax.grad(objective)(case.theta, jinv.UnrollAdjoint(checkpoints=10))
     expected = jax.grad(value)(case.theta)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6, 1e-9), unrolled, expected)
