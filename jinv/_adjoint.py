@@ -180,6 +180,9 @@ class OneStepAdjoint(AbstractAdjoint):
     converge superlinearly (Newton); with linear rate $\rho$ the error is of order
     $\rho / (1 - \rho)$. The solver's own arrays are differentiable too, through that step.
 
+    Solvers with a dual variable (`PDHG`, `ADMM`, `HQS`, `DouglasRachford`) are refused: one step
+    does not carry what enters there to the solution, and the derivative would be zero.
+
     !!! example
         ```python
         >>> import jax, jax.numpy as jnp, jinv
@@ -201,6 +204,11 @@ class OneStepAdjoint(AbstractAdjoint):
             raise ValueError(
                 "OneStepAdjoint repeats a step of a jinv solver; for an optimistix solver use "
                 "ImplicitAdjoint, NeumannAdjoint or UnrollAdjoint"
+            )
+        if not solver.one_step:
+            raise ValueError(
+                f"one step of {type(solver).__name__} does not depend on all that its solution "
+                "depends on: OneStepAdjoint would be wrong; use ImplicitAdjoint or UnrollAdjoint"
             )
         out = detached(lambda y: run(problem, solver, y, args, settings), y0)
         point, _ = solver.step(problem, out.point, args, settings.options, out.state)

@@ -1,7 +1,7 @@
 """How a problem is solved: the interface that an algorithm's author fills in."""
 
 import abc
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
 from equinox import AbstractVar
@@ -31,6 +31,11 @@ class AbstractSolver(eqx.Module, Generic[State]):
     rtol: AbstractVar[Scalar]
     atol: AbstractVar[Scalar]
     check_every: AbstractVar[int]
+
+    # Whether the point after one step depends on all that the solution depends on, with the point
+    # and the state before it held fixed. Not so where data enter through a dual variable or sit
+    # in the state: `OneStepAdjoint` refuses such solvers, for its derivative would be zero.
+    one_step: ClassVar[bool] = True
 
     @abc.abstractmethod
     def init(self, problem: Any, point: PyTree, args: PyTree, options: dict[str, Any]) -> State:

@@ -1,6 +1,6 @@
 """The alternating direction method of multipliers."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -83,6 +83,7 @@ class ADMM(AbstractSolver[_State]):
     linear_solver: lx.AbstractLinearSolver | None = None
     adaptive: bool = eqx.field(static=True, default=True)
     max_updates: int = eqx.field(static=True, default=8)
+    one_step: ClassVar[bool] = False
     check_every: int = eqx.field(static=True, default=10)
 
     def __check_init__(self):

@@ -1,5 +1,7 @@
 """Douglas-Rachford splitting."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree, Real
@@ -60,6 +62,7 @@ class DouglasRachford(AbstractSolver[_State]):
     relaxation: float | Real[Array, ""] = 1.0
     adaptive: bool = eqx.field(static=True, default=True)
     max_updates: int = eqx.field(static=True, default=8)
+    one_step: ClassVar[bool] = False
     check_every: int = eqx.field(static=True, default=10)
 
     def __check_init__(self):

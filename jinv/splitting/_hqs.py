@@ -1,5 +1,7 @@
 """Half-quadratic splitting."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -72,6 +74,7 @@ class HQS(AbstractSolver[_State]):
     growth: float | Real[Array, ""] = 1.3
     final_penalty: float | Real[Array, ""] | None = None
     linear_solver: lx.AbstractLinearSolver | None = None
+    one_step: ClassVar[bool] = False
     check_every: int = eqx.field(static=True, default=5)
 
     def __check_init__(self):

@@ -1,5 +1,7 @@
 """The primal-dual hybrid gradient method (Chambolle-Pock, Condat-Vu)."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -94,6 +96,7 @@ class PDHG(AbstractSolver[_State]):
     preconditioned: bool = eqx.field(static=True, default=False)
     adaptive: bool = eqx.field(static=True, default=True)
     max_updates: int = eqx.field(static=True, default=12)
+    one_step: ClassVar[bool] = False
     check_every: int = eqx.field(static=True, default=20)
 
     def __check_init__(self):
