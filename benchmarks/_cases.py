@@ -45,7 +45,7 @@ class Case:
     contenders: Sequence[Contender]
     checkpoints: Sequence[int] = ()
     targets: Sequence[float] = (1e-2, 1e-3, 1e-4, 1e-5)
-    time_limit_s: float = 20.0
+    time_limit_s: float = 10.0
     reference: str | None = "numpy"
     reference_steps: int = 0
 

@@ -42,7 +42,7 @@ def splitting_cases(smoke: bool, ours: Ours = _none) -> list[Case]:
                 [*ours(problem), *_ct_peers(smoke)],
                 checkpoints=geometric_checkpoints(4 if smoke else 1000, 1.3),
                 targets=(1e-2, 1e-3, 1e-4),
-                time_limit_s=60.0,
+                time_limit_s=25.0,
                 reference="library",
                 reference_steps=2 if smoke else 50,
             )
