@@ -51,7 +51,7 @@ class ImplicitAdjoint(AbstractAdjoint):
 
     - `linear_solver`: any `lineax.AbstractLinearSolver` for that system; by default the
         problem's choice: dense for small systems, Krylov for large ones, to about three
-        quarters of the digits of the dtype. The right-hand side is scaled to unit maximum
+        quarters of the digits of the dtype, or half of them behind an operator. The right-hand side is scaled to unit maximum
         before the solve, so that absolute tolerances are relative ones.
 
     !!! example
@@ -220,7 +220,7 @@ def _implicit(adjoint, problem, solver, y0, args, settings, linear_solver):
     solver = nondifferentiable(solver, name="solver", message=_WEIGHTS.format(name=name))
     out = detached(lambda y: run(problem, solver, y, args, settings), y0)
     if linear_solver is None:
-        linear_solver = problem.linear_solver(out.point)
+        linear_solver = problem.linear_solver(out.point, args)
     residual = hoist(problem.optimality, out.point, args)
     point = _attach(
         _realify(out.point),

@@ -190,14 +190,14 @@ class Composite(AbstractProblem):
             _tree.subtract(z, self.penalty.conjugate_prox(ascent, 1.0)),
         )
 
-    def linear_solver(self, point):
+    def linear_solver(self, point, args):
         if self.penalty is None:
             return general_solver(point)
         kinetic = gram_spectrum(self.operator)
         real = not any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(point))
         if kinetic is None or not real or real_size(point) <= DENSE:
             return semidefinite_saddle_solver(point)
-        curvature = self._curvature(point.primal)
+        curvature = self._curvature(point.primal, args)
         if not curvature.compatible(kinetic):
             curvature = Spectrum(jnp.mean(curvature.eigenvalues), "identity")
         ratio = self._ratio(point)
@@ -215,7 +215,7 @@ class Composite(AbstractProblem):
         gmres = lx.GMRES(rtol, rtol, optx.rms_norm, 4000, restart=80, stagnation_iters=400)
         return Preconditioned(gmres, stop_gradient(preconditioner))
 
-    def _curvature(self, x) -> Spectrum:
+    def _curvature(self, x, args) -> Spectrum:
         """The Hessian of the quadratic part of $f + g$, or its mean eigenvalue times one."""
         term = self.proximable if self.smooth is None else self.smooth
         known = term.curvature() if isinstance(term, AbstractFunctional) else None
@@ -224,7 +224,7 @@ class Composite(AbstractProblem):
         mean = jnp.ones((), _tree.real_dtype(x))
         if self.smooth is not None:
             zero = jax.tree.map(jnp.zeros_like, x)
-            gradient = lambda x: self.smooth_value_and_gradient(x, None)[1]
+            gradient = lambda x: self.smooth_value_and_gradient(x, args)[1]
             mean = mean_eigenvalue(lambda v: jax.jvp(gradient, (x,), (v,))[1], zero)
         return Spectrum(mean, "identity")
 

@@ -41,7 +41,7 @@ class AbstractProblem(eqx.Module, Generic[Y]):
         """The dual part of a solution point, `None` where there is none."""
         return None
 
-    def linear_solver(self, point: PyTree[Array]) -> lx.AbstractLinearSolver:
+    def linear_solver(self, point: PyTree[Array], args: PyTree) -> lx.AbstractLinearSolver:
         """A linear solver that suits the Jacobian of `optimality` (see `ImplicitAdjoint`)."""
         return general_solver(point)
 
@@ -128,7 +128,7 @@ class Minimise(AbstractProblem):
     def optimality(self, point, args):
         return gradient(self.fn, point, args)
 
-    def linear_solver(self, point):
+    def linear_solver(self, point, args):
         return symmetric_solver(point)
 
     def tags(self):
