@@ -51,8 +51,9 @@ class ImplicitAdjoint(AbstractAdjoint):
 
     - `linear_solver`: any `lineax.AbstractLinearSolver` for that system; by default the
         problem's choice: dense for small systems, Krylov for large ones, to about three
-        quarters of the digits of the dtype, or half of them behind an operator. The right-hand side is scaled to unit maximum
-        before the solve, so that absolute tolerances are relative ones.
+        quarters of the digits of the dtype, or half of them behind an operator. The right-hand
+        side is scaled to unit maximum before the solve, so that absolute tolerances are
+        relative ones.
 
     !!! example
         ```python
