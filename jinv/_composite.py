@@ -16,7 +16,7 @@ from ._linear import DENSE, general_solver, real_size, semidefinite_saddle_solve
 from ._loop import stop_gradient
 from ._problem import AbstractProblem, value_and_gradient
 from ._saddle import Preconditioned, SaddlePreconditioner, mean_eigenvalue
-from .operators import Spectrum, gram_spectrum
+from .operators import Spectrum, adjoint, gram_spectrum
 
 
 class PrimalDual(eqx.Module):
@@ -141,7 +141,7 @@ class Composite(AbstractProblem):
 
     def apply_adjoint(self, z: PyTree[Array]) -> PyTree[Array]:
         """$K^* z$."""
-        return z if self.operator is None else adjoint_mv(self.operator, z)
+        return z if self.operator is None else adjoint(self.operator).mv(z)
 
     def initial_point(self, y0, args):
         start = y0.primal if isinstance(y0, PrimalDual) else y0
@@ -223,9 +223,8 @@ class Composite(AbstractProblem):
             return known
         mean = jnp.ones((), _tree.real_dtype(x))
         if self.smooth is not None:
-            zero = jax.tree.map(jnp.zeros_like, x)
             gradient = lambda x: self.smooth_value_and_gradient(x, args)[1]
-            mean = mean_eigenvalue(lambda v: jax.jvp(gradient, (x,), (v,))[1], zero)
+            mean = mean_eigenvalue(lambda v: jax.jvp(gradient, (x,), (v,))[1], x)
         return Spectrum(mean, "identity")
 
     def _ratio(self, point) -> Real[Array, ""]:
@@ -233,11 +232,6 @@ class Composite(AbstractProblem):
         applied, dual = _tree.norm(self.apply(point.primal)), _tree.norm(point.dual)
         sound = (applied > 0) & (dual > 0)
         return jnp.where(sound, dual / jnp.where(sound, applied, 1), 1)
-
-
-def adjoint_mv(operator: lx.AbstractLinearOperator, z: PyTree[Array]) -> PyTree[Array]:
-    """$K^* z$ for any lineax operator."""
-    return lx.conj(operator.transpose()).mv(z)
 
 
 def structure(tree: PyTree) -> PyTree[jax.ShapeDtypeStruct]:

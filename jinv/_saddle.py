@@ -8,7 +8,7 @@ import lineax as lx
 from jaxtyping import Array, PyTree, Real
 
 from . import _tree
-from .operators import AbstractOperator, Spectrum
+from .operators import AbstractOperator, Spectrum, adjoint
 
 
 class SaddlePreconditioner(AbstractOperator):
@@ -53,7 +53,7 @@ class SaddlePreconditioner(AbstractOperator):
         return x if self.operator is None else self.operator.mv(x)
 
     def _back(self, z):
-        return z if self.operator is None else lx.conj(self.operator.transpose()).mv(z)
+        return z if self.operator is None else adjoint(self.operator).mv(z)
 
     def in_structure(self):
         return jax.eval_shape(lambda: self.point)

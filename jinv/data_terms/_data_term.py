@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from .. import _tree
 from .._functional import AbstractFunctional
-from ..operators import NormalSystem, gram_spectrum, operator_norm
+from ..operators import NormalSystem, adjoint, gram_spectrum, operator_norm
 from ..prox import L1, Huber, KullbackLeibler, SquaredL2, Translated
 
 
@@ -64,9 +64,7 @@ class DataTerm(AbstractFunctional):
         """$A^* W b$ of a least-squares term."""
         weight, data = self.quadratic()
         weighted = jax.tree.map(lambda b: _tree.cast(weight, b) * b, data)
-        return (
-            weighted if self.operator is None else lx.conj(self.operator.transpose()).mv(weighted)
-        )
+        return weighted if self.operator is None else adjoint(self.operator).mv(weighted)
 
     def has_lipschitz_gradient(self) -> bool:
         """Whether `lipschitz` knows a constant."""

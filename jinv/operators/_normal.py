@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, PyTree
 from .. import _tree
 from .._linear import UnitScale, solver_tolerance
 from .._loop import stop_gradient
+from ._base import adjoint
 from ._spectrum import Spectrum, gram_spectrum
 
 
@@ -59,7 +60,7 @@ class NormalSystem(eqx.Module):
         for c, op, weight in zip(coefficients, self.operators, self.weights, strict=True):
             u = x if op is None else op.mv(x)
             u = jax.tree.map(lambda leaf, w=weight: _tree.cast(w, leaf) * leaf, u)
-            total = _tree.add_scaled(total, c, u if op is None else _adjoint(op, u))
+            total = _tree.add_scaled(total, c, u if op is None else adjoint(op).mv(u))
         return total
 
     def solve(
@@ -96,10 +97,6 @@ class NormalSystem(eqx.Module):
         for part in parts[1:]:
             total = total + part
         return total
-
-
-def _adjoint(operator, u):
-    return lx.conj(operator.transpose()).mv(u)
 
 
 def _common_spectra(operators) -> tuple[Spectrum, ...] | None:

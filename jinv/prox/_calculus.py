@@ -9,6 +9,7 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from jinv._functional import AbstractFunctional
+from jinv.operators import adjoint
 
 from ._separable import AbstractSeparable
 from ._util import (
@@ -336,7 +337,7 @@ class Orthogonal(_AbstractChanged):
 
     def _after(self, p, v):
         step = jax.tree.map(lambda a, b: a - b, p, self.operator.mv(v))
-        back = lx.conj(self.operator.transpose()).mv(step)
+        back = adjoint(self.operator).mv(step)
         return jax.tree.map(lambda x, d: x + over(d, like(self.bound, d)), v, back)
 
 

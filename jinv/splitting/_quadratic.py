@@ -10,7 +10,7 @@ from .. import _tree
 from .._composite import Composite
 from .._functional import AbstractFunctional
 from ..data_terms import DataTerm
-from ..operators import NormalSystem
+from ..operators import NormalSystem, adjoint
 from ._stopping import require_composite
 
 
@@ -30,7 +30,7 @@ class Split(eqx.Module):
 
     def apply_adjoint(self, u):
         parts = [
-            leaf if op is None else lx.conj(op.transpose()).mv(leaf)
+            leaf if op is None else adjoint(op).mv(leaf)
             for op, leaf in zip(self.operators, u, strict=True)
         ]
         return parts[0] if len(parts) == 1 else _tree.add(*parts)
