@@ -18,7 +18,7 @@ class Contender:
     module: str
     method: str
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    window_steps: int = 10
+    window_steps: int = 50
     unavailable: str | None = None
     label: str | None = None
     """Name in tables, if one method appears with several settings."""

@@ -9,8 +9,9 @@ def _jinv(method, params, label=None, **options):
 
 
 def _ours(problem):
-    few = {"window_steps": 1 if problem["size"] < 128 else 2}
+    smoke = problem["size"] < 128
     if problem["name"] == "tv_ct":
+        few = {"window_steps": 1 if smoke else 2}
         projections = [
             _jinv("projection", {"direction": d}, d, window_steps=1, follow=False)
             for d in ("forward", "adjoint")
@@ -23,7 +24,9 @@ def _ours(problem):
         ]
     rho = 0.05 if problem["name"] == "tv_deblur" else 2.0
     fixed = [(0.35, 0.35)] + ([(10.0, 0.012)] if problem["name"] == "tv_deblur" else [])
-    size = 20 if problem["size"] < 128 else 100
+    # Every outer step of these two solves a problem of its own.
+    few = {"window_steps": 2 if smoke else 10}
+    size = 20 if smoke else 100
     whole = {"num_steps": size, "window_steps": size, "follow": False}
     found = [
         _jinv("PDHG", {}, "PDHG default"),

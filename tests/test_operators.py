@@ -167,6 +167,7 @@ def _evaluated(name, dtype):
         return {
             "Ax": A.mv(x),
             "A*y": A.adjoint_mv(y),
+            "A*Ax": A.normal_mv(x),
             "T": A.T.mv(y),
             "conj": lx.conj(A).mv(x),
             "adjoint": ops.adjoint(A).mv(y),
@@ -214,6 +215,7 @@ def test_matrix_and_transposes(name, dtype):
     _close(matrix.conj() @ _flat(x), got["conj"], dtype)
     _close(matrix.conj().T @ _flat(y), got["adjoint"], dtype)
     _close(got["A*y"], got["adjoint"], dtype)
+    _close(matrix.conj().T @ (matrix @ _flat(x)), got["A*Ax"], dtype)
     _close(got["TT"], got["Ax"], dtype)
     _close(got["conj conj"], got["Ax"], dtype)
     _close(got["matrix T"], matrix.T, dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, PyTree
 from .. import _tree
 from .._linear import UnitScale, solver_tolerance
 from .._loop import stop_gradient
-from ._base import adjoint
+from ._base import AbstractOperator, adjoint
 from ._spectrum import Spectrum, gram_spectrum
 
 
@@ -51,16 +51,19 @@ class NormalSystem(eqx.Module):
         self.weights = tuple(jax.tree.map(jnp.asarray, w) for w in weights)
         self.linear_solver = linear_solver
         self.spectra = None
-        scalar = all(eqx.is_array(w) and w.ndim == 0 for w in self.weights)
-        if scalar and linear_solver is None:
+        if all(map(_is_scalar, self.weights)) and linear_solver is None:
             self.spectra = _common_spectra(operators)
 
     def apply(self, coefficients, x: PyTree[Array]) -> PyTree[Array]:
         total = jax.tree.map(jnp.zeros_like, x)
         for c, op, weight in zip(coefficients, self.operators, self.weights, strict=True):
-            u = x if op is None else op.mv(x)
-            u = jax.tree.map(lambda leaf, w=weight: _tree.cast(w, leaf) * leaf, u)
-            total = _tree.add_scaled(total, c, u if op is None else adjoint(op).mv(u))
+            scale = lambda u, w=weight: jax.tree.map(lambda leaf: _tree.cast(w, leaf) * leaf, u)
+            if isinstance(op, AbstractOperator) and _is_scalar(weight):
+                u = scale(op.normal_mv(x))
+            else:
+                u = scale(x if op is None else op.mv(x))
+                u = u if op is None else adjoint(op).mv(u)
+            total = _tree.add_scaled(total, c, u)
         return total
 
     def solve(
@@ -97,6 +100,10 @@ class NormalSystem(eqx.Module):
         for part in parts[1:]:
             total = total + part
         return total
+
+
+def _is_scalar(weight):
+    return eqx.is_array(weight) and weight.ndim == 0
 
 
 def _common_spectra(operators) -> tuple[Spectrum, ...] | None:
