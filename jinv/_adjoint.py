@@ -5,12 +5,11 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import PyTree
 
 from . import _tree
-from ._linear import UnitScale, jacobian, linear_solve
+from ._linear import Series, UnitScale, jacobian, linear_solve
 from ._loop import LoopKind, detached, hoist, nondifferentiable, stop_gradient
 from ._problem import AbstractProblem
 from ._run import Outcome, run
@@ -221,16 +220,16 @@ def _implicit(adjoint, problem, solver, y0, args, settings, linear_solver):
     solver = nondifferentiable(solver, name="solver", message=_WEIGHTS.format(name=name))
     out = detached(lambda y: run(problem, solver, y, args, settings), y0)
     if linear_solver is None:
-        linear_solver = problem.linear_solver(out.point, args)
+        linear_solver = problem.linear_solver(out.point, args, getattr(solver, "rtol", 0.0))
     residual = hoist(problem.optimality, out.point, args)
     point = _attach(
-        _realify(out.point),
+        _tree.realify(out.point),
         (residual, args),
         out.point,
         problem.tags(),
         UnitScale(linear_solver),
     )
-    return eqx.tree_at(lambda o: o.point, out, _complexify(point, out.point))
+    return eqx.tree_at(lambda o: o.point, out, _tree.complexify(point, out.point))
 
 
 @eqx.filter_custom_jvp
@@ -249,7 +248,7 @@ def _(primals, tangents):
 
     def residual(point, inputs):
         fn, args = inputs
-        return _realify(fn(_complexify(point, like), args))
+        return _tree.realify(fn(_tree.complexify(point, like), args))
 
     _, rhs = jax.jvp(
         lambda moving: residual(point, eqx.combine(moving, fixed)), (moving,), (t_inputs,)
@@ -259,16 +258,6 @@ def _(primals, tangents):
     return point, _tree.scale(-1, minus)
 
 
-def _realify(tree):
-    """Complex leaves as pairs of real ones: the optimality condition is real-linear only."""
-    return jax.tree.map(lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else x, tree)
-
-
-def _complexify(tree, like):
-    join = lambda l, x: jax.lax.complex(*x) if jnp.iscomplexobj(l) else x
-    return jax.tree.map(join, like, tree)
-
-
 class _NeumannSeries(lx.AbstractLinearSolver):
     """The truncated series as a lineax solver, so that one implicit rule serves both."""
 
@@ -276,16 +265,10 @@ class _NeumannSeries(lx.AbstractLinearSolver):
     step_size: Any
 
     def init(self, operator, options):
-        return lx.linearise(operator)
+        return Series(lx.linearise(operator), self.terms, self.step_size)
 
     def compute(self, state, vector, options):
-        def term(_, carry):
-            power, total = carry
-            power = _tree.add_scaled(power, -jnp.asarray(self.step_size), state.mv(power))
-            return power, _tree.add(total, power)
-
-        _, total = jax.lax.fori_loop(0, self.terms, term, (vector, vector))
-        return _tree.scale(self.step_size, total), lx.RESULTS.successful, {}
+        return state.mv(vector), lx.RESULTS.successful, {}
 
     def transpose(self, state, options):
         return state.transpose(), options

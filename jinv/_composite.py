@@ -7,16 +7,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import optimistix as optx
 from jaxtyping import Array, PyTree, Real
 
 from . import _tree
 from ._functional import AbstractFunctional
-from ._linear import DENSE, general_solver, real_size, semidefinite_saddle_solver
+from ._linear import (
+    DENSE,
+    averaged_solver,
+    general_solver,
+    jacobian,
+    minimum_norm_solver,
+    real_size,
+)
 from ._loop import stop_gradient
 from ._problem import AbstractProblem, value_and_gradient
-from ._saddle import Preconditioned, SaddlePreconditioner, mean_eigenvalue
-from .operators import Spectrum, adjoint, gram_spectrum
+from .operators import adjoint, operator_norm
 
 
 class PrimalDual(eqx.Module):
@@ -53,11 +58,12 @@ class Composite(AbstractProblem):
     | `ADMM`, `HQS` | quadratic $f$, and $g + h \circ K$ |
     | `DouglasRachford` | $g + h$, with $K$ the identity |
 
-    Without $h$ the optimality condition is the natural residual
-    $x - \mathrm{prox}_g(x - \nabla f(x))$. With $h$ it is the pair
-    $x - \mathrm{prox}_g(x - \nabla f(x) - K^* z)$ and $z - \mathrm{prox}_{h^*}(z + K x)$, whose
-    zeros are the saddle points of the Lagrangian (Chambolle and Pock, A first-order
-    primal-dual algorithm, 2011, eq. 7 and 8). Both are differentiable almost everywhere.
+    The optimality condition is the residual of one step: without $h$ that of the proximal
+    gradient method, $x - \mathrm{prox}_{\tau g}(x - \tau \nabla f(x))$; with $h$ that of the
+    primal-dual method, $x - x^+$ and $z - \mathrm{prox}_{\sigma h^*}(z + \sigma K (2 x^+ - x))$
+    with $x^+ = \mathrm{prox}_{\tau g}(x - \tau (\nabla f(x) + K^* z))$, whose zeros are the
+    saddle points of the Lagrangian (Chambolle and Pock, A first-order primal-dual algorithm,
+    2011, eq. 7 and 8). Both are differentiable almost everywhere.
 
     **Arguments:**
 
@@ -179,59 +185,57 @@ class Composite(AbstractProblem):
 
     def optimality(self, point, args):
         x = self.primal(point)
-        _, grad = self.smooth_value_and_gradient(x, args)
+        tau, sigma = self._steps(point, args)
+        problem = self._with_fast_prox()
+        _, slope = problem.smooth_value_and_gradient(x, args)
+        if self.penalty is not None:
+            slope = _tree.add(slope, self.apply_adjoint(point.dual))
+        new = problem.prox(_tree.add_scaled(x, -tau, slope), tau)
+        moved = _tree.subtract(x, new)
         if self.penalty is None:
-            return _tree.subtract(x, self.prox(_tree.subtract(x, grad), 1.0))
-        z = point.dual
-        descent = _tree.subtract(x, _tree.add(grad, self.apply_adjoint(z)))
-        ascent = _tree.add(z, self.apply(x))
+            return moved
+        applied = self.apply(_tree.subtract(new, moved))
+        ascent = _tree.add_scaled(point.dual, sigma, applied)
         return PrimalDual(
-            _tree.subtract(x, self.prox(descent, 1.0)),
-            _tree.subtract(z, self.penalty.conjugate_prox(ascent, 1.0)),
+            moved, _tree.subtract(point.dual, self.penalty.conjugate_prox(ascent, sigma))
         )
 
-    def linear_solver(self, point, args):
-        if self.penalty is None:
-            return general_solver(point)
-        kinetic = gram_spectrum(self.operator)
-        real = not any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(point))
-        if kinetic is None or not real or real_size(point) <= DENSE:
-            return semidefinite_saddle_solver(point)
-        curvature = self._curvature(point.primal, args)
-        if not curvature.compatible(kinetic):
-            curvature = Spectrum(jnp.mean(curvature.eigenvalues), "identity")
-        ratio = self._ratio(point)
-        preconditioner = SaddlePreconditioner(
-            self.operator,
-            curvature,
-            curvature + ratio * kinetic,
-            ratio,
-            point,
-            implicit=self.smooth is None,
-        )
-        # Half the digits: beyond them the error of the point itself counts for more. The mean
-        # square, since an entrywise bound is never met where the right-hand side is zero.
-        rtol = 0.2 * float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.5
-        gmres = lx.GMRES(rtol, rtol, optx.rms_norm, 4000, restart=80, stagnation_iters=400)
-        return Preconditioned(gmres, stop_gradient(preconditioner))
+    def linear_solver(self, point, args, rtol):
+        if real_size(point) > DENSE:
+            return averaged_solver(point, rtol)
+        return general_solver(point) if self.penalty is None else minimum_norm_solver(point)
 
-    def _curvature(self, x, args) -> Spectrum:
-        """The Hessian of the quadratic part of $f + g$, or its mean eigenvalue times one."""
-        term = self.proximable if self.smooth is None else self.smooth
-        known = term.curvature() if isinstance(term, AbstractFunctional) else None
-        if known is not None:
-            return known
-        mean = jnp.ones((), _tree.real_dtype(x))
-        if self.smooth is not None:
-            gradient = lambda x: self.smooth_value_and_gradient(x, args)[1]
-            mean = mean_eigenvalue(lambda v: jax.jvp(gradient, (x,), (v,))[1], x)
-        return Spectrum(mean, "identity")
+    def _with_fast_prox(self) -> "Composite":
+        """The same problem with $f$ as its proximable term, if it is one: better conditioned."""
+        f = self.smooth
+        if self.penalty is None or self.proximable is not None:
+            return self
+        if not isinstance(f, AbstractFunctional) or not f.has_fast_prox():
+            return self
+        return Composite(proximable=f, penalty=self.penalty, operator=self.operator)
 
-    def _ratio(self, point) -> Real[Array, ""]:
-        """The size of the dual variable over that of $K x$: the penalty that ADMM would take."""
-        applied, dual = _tree.norm(self.apply(point.primal)), _tree.norm(point.dual)
-        sound = (applied > 0) & (dual > 0)
-        return jnp.where(sound, dual / jnp.where(sound, applied, 1), 1)
+    def _steps(self, point, args):
+        r"""Step sizes for which a step of PDHG is an averaged operator; large systems need that."""
+        x = self.primal(point)
+        one = jnp.ones((), _tree.real_dtype(x))
+        if real_size(point) <= DENSE:
+            return one, one
+        curvature, norm, sigma = 0 * one, 0 * one, one
+        problem = self._with_fast_prox()
+        if problem.smooth is not None:
+            gradient = lambda x: problem.smooth_value_and_gradient(x, args)[1]
+            real = lambda v: _tree.realify(gradient(_tree.complexify(v, x)))
+            hessian = jacobian(real, _tree.realify(x), frozenset())
+            curvature = 1.02 * operator_norm(hessian)
+        if self.penalty is not None:
+            norm = one if self.operator is None else 1.01 * operator_norm(self.operator)
+            # As the penalty parameter of ADMM: the size of the dual variable over that of K x.
+            applied, dual = _tree.norm(self.apply(x)), _tree.norm(point.dual)
+            sound = (applied > 0) & (dual > 0)
+            sigma = jnp.where(sound, dual / jnp.where(sound, applied, 1), 1)
+        inverse = curvature * (0.5 if self.penalty is not None else 1.0) + sigma * norm**2
+        tau = jnp.where(inverse > 0, 1 / jnp.where(inverse > 0, inverse, 1), 1)
+        return stop_gradient((tau, sigma))
 
 
 def structure(tree: PyTree) -> PyTree[jax.ShapeDtypeStruct]:

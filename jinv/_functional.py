@@ -44,10 +44,9 @@ class AbstractFunctional(eqx.Module):
         inner = self.prox(scaled, inverse)
         return map_step(lambda x, s, p: x - s * p, z, step_size, inner)
 
-    def curvature(self) -> Any:
-        """The Hessian as a `jinv.operators.Spectrum`, where it is constant and a fast transform
-        diagonalises it; otherwise `None`. It speeds derivatives of solutions up."""
-        return None
+    def has_fast_prox(self) -> bool:
+        """Whether the prox costs no more than a gradient (a closed form or a fast transform)."""
+        return False
 
     def init_prox(self, v: PyTree[Array]) -> Any:
         """What a warm-started prox carries from call to call; `None` for a closed form."""

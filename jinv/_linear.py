@@ -1,12 +1,14 @@
 """Linear solvers for the engine's own systems: lineax's, chosen by size, rescaled."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
+import optimistix as optx
 from jaxtyping import Array, PyTree
 
 from . import _tree
@@ -89,14 +91,26 @@ def symmetric_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
     return lx.CG(rtol=rtol, atol=rtol)
 
 
-def semidefinite_saddle_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
-    """The minimum-norm solution of a system that may be singular but is consistent: a dual
-    variable is not unique where its constraint is inactive."""
+def minimum_norm_solver(point: PyTree[Array]) -> lx.AbstractLinearSolver:
+    """For a small system that may be singular but is consistent: a dual variable is not unique
+    where its constraint is inactive."""
     size = real_size(point)
-    if size <= DENSE:
-        return lx.SVD(rcond=100 * float(jnp.finfo(_tree.real_dtype(point)).eps) * size)
-    rtol = solver_tolerance(point)
-    return lx.LSMR(rtol=rtol, atol=rtol, conlim=float("inf"), max_steps=20 * size)
+    return lx.SVD(rcond=100 * float(jnp.finfo(_tree.real_dtype(point)).eps) * size)
+
+
+def averaged_solver(point: PyTree[Array], rtol: Any) -> lx.AbstractLinearSolver:
+    """For `I - T` with large non-expansive `T`, possibly singular but consistent.
+
+    GMRES, preconditioned by ten terms of the Neumann series: by itself it would spend its time on
+    orthogonalisation, which costs more than a product. Measured for TV of photographs, to a
+    hundred times the relative accuracy of the point the derivative is off by a tenth of what
+    the point's own error makes of it, and takes 2 to 6 times as long as the solve.
+    """
+    least = 0.2 * float(jnp.finfo(_tree.real_dtype(point)).eps) ** 0.5
+    rtol = jnp.clip(100 * jnp.asarray(rtol, _tree.real_dtype(point)), least, 1e-2)
+    # The mean square: an entrywise bound is never met where the right-hand side is zero.
+    gmres = lx.GMRES(rtol, rtol, optx.rms_norm, 200, restart=20, stagnation_iters=20)
+    return stop_gradient(SeriesPreconditioned(gmres, terms=9))
 
 
 def real_size(point: PyTree[Array]) -> int:
@@ -150,6 +164,35 @@ class Jacobian(lx.AbstractLinearOperator):
         return self.in_structure()
 
 
+class Series(lx.AbstractLinearOperator):
+    r"""The truncated Neumann series $\alpha \sum_{j=0}^{k} (I - \alpha A)^j \approx A^{-1}$."""
+
+    operator: lx.AbstractLinearOperator
+    terms: int = eqx.field(static=True)
+    step_size: Any = 1.0
+
+    def mv(self, vector):
+        def term(_, carry):
+            power, total = carry
+            power = _tree.add_scaled(power, -jnp.asarray(self.step_size), self.operator.mv(power))
+            return power, _tree.add(total, power)
+
+        _, total = jax.lax.fori_loop(0, self.terms, term, (vector, vector))
+        return _tree.scale(self.step_size, total)
+
+    def as_matrix(self):
+        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
+
+    def transpose(self):
+        return Series(self.operator.transpose(), self.terms, self.step_size)
+
+    def in_structure(self):
+        return self.operator.in_structure()
+
+    def out_structure(self):
+        return self.operator.out_structure()
+
+
 for _query, _tag in {
     lx.is_symmetric: lx.symmetric_tag,
     lx.is_positive_semidefinite: lx.positive_semidefinite_tag,
@@ -161,11 +204,42 @@ for _query, _tag in {
     lx.is_upper_triangular: lx.upper_triangular_tag,
 }.items():
     _query.register(Jacobian, lambda op, tag=_tag: tag in op.properties)
+    _query.register(Series, lambda op: False)
 
-lx.linearise.register(Jacobian, lambda op: op)
-lx.conj.register(Jacobian, lambda op: op)
-lx.materialise.register(Jacobian, lambda op: op)
-lx.diagonal.register(Jacobian, lambda op: jnp.diagonal(op.as_matrix()))
+# All of this is real: see `realify`.
+for _operator in (Jacobian, Series):
+    lx.linearise.register(_operator, lambda op: op)
+    lx.conj.register(_operator, lambda op: op)
+    lx.materialise.register(_operator, lambda op: op)
+    lx.diagonal.register(_operator, lambda op: jnp.diagonal(op.as_matrix()))
+
+
+class SeriesPreconditioned(lx.AbstractLinearSolver):
+    """A lineax solver with a Neumann series of the operator itself as its preconditioner."""
+
+    solver: lx.AbstractLinearSolver
+    terms: int = eqx.field(static=True)
+
+    def init(self, operator, options):
+        series = Series(lx.linearise(operator), self.terms)
+        return self.solver.init(operator, options), series
+
+    def compute(self, state, vector, options):
+        state, series = state
+        return self.solver.compute(state, vector, {**options, "preconditioner": series})
+
+    def transpose(self, state, options):
+        state, series = state
+        state, options = self.solver.transpose(state, options)
+        return (state, series.transpose()), options
+
+    def conj(self, state, options):
+        state, series = state
+        state, options = self.solver.conj(state, options)
+        return (state, lx.conj(series)), options
+
+    def assume_full_rank(self):
+        return self.solver.assume_full_rank()
 
 
 def linear_solve(operator: Jacobian, rhs: PyTree[Array], solver: lx.AbstractLinearSolver):

@@ -41,8 +41,14 @@ class AbstractProblem(eqx.Module, Generic[Y]):
         """The dual part of a solution point, `None` where there is none."""
         return None
 
-    def linear_solver(self, point: PyTree[Array], args: PyTree) -> lx.AbstractLinearSolver:
-        """A linear solver that suits the Jacobian of `optimality` (see `ImplicitAdjoint`)."""
+    def linear_solver(
+        self, point: PyTree[Array], args: PyTree, rtol: Any
+    ) -> lx.AbstractLinearSolver:
+        """A linear solver that suits the Jacobian of `optimality` (see `ImplicitAdjoint`).
+
+        `rtol` is the relative accuracy of `point` as its solver was asked for; solving far
+        below it gains nothing.
+        """
         return general_solver(point)
 
     def tags(self) -> frozenset[object]:
@@ -128,7 +134,7 @@ class Minimise(AbstractProblem):
     def optimality(self, point, args):
         return gradient(self.fn, point, args)
 
-    def linear_solver(self, point, args):
+    def linear_solver(self, point, args, rtol):
         return symmetric_solver(point)
 
     def tags(self):

@@ -53,6 +53,17 @@ def cast(value, leaf):
     return jnp.asarray(value, dtype=leaf.dtype)
 
 
+def realify(tree):
+    """Complex leaves as pairs of real ones: derivatives of norms are real-linear only."""
+    return jax.tree.map(lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else x, tree)
+
+
+def complexify(tree, like):
+    """The inverse of `realify`."""
+    join = lambda l, x: jax.lax.complex(*x) if jnp.iscomplexobj(l) else x
+    return jax.tree.map(join, like, tree)
+
+
 def real_dtype(x: PyTree[Array]):
     """The real dtype in which norms of `x` are measured."""
     return jnp.result_type(*[jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(x)])

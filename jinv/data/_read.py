@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.io
 from jaxtyping import Array
 
 from ._dtype import optional_import
@@ -129,6 +128,8 @@ def _numpy_array(stream: BytesIO) -> np.ndarray:
 def _read_mat(path: Path, content: bytes, variable: str | None) -> np.ndarray:
     if _HDF5_SIGNATURE in (content[:8], content[_MATLAB_USER_BLOCK : _MATLAB_USER_BLOCK + 8]):
         return _read_hdf5(path, content, variable)
+    import scipy.io  # a fifth of a second, for those who need it
+
     kinds = {name: kind for name, _, kind in scipy.io.whosmat(BytesIO(content))}
     name = _choose(list(kinds), variable)
     if kinds[name] not in _MATLAB_NUMBERS:

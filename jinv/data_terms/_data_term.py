@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from .. import _tree
 from .._functional import AbstractFunctional
-from ..operators import NormalSystem, adjoint, gram_spectrum, operator_norm
+from ..operators import NormalSystem, adjoint, operator_norm
 from ..prox import L1, Huber, KullbackLeibler, SquaredL2, Translated
 
 
@@ -83,11 +83,10 @@ class DataTerm(AbstractFunctional):
         norm = operator_norm(self.operator)
         return largest.astype(norm.dtype) * norm**2
 
-    def curvature(self):
-        inner, outer = gram_spectrum(self.operator), self.loss.curvature()
-        if inner is None or outer is None or outer.kind != "identity":
-            return None
-        return inner * outer.eigenvalues
+    def has_fast_prox(self):
+        if self.operator is None:
+            return self.loss.has_fast_prox()
+        return self.is_quadratic() and self._system().spectra is not None
 
     def prox(self, v, step_size):
         if self.operator is None:
@@ -105,11 +104,13 @@ class DataTerm(AbstractFunctional):
                 f"the prox of {type(self.loss).__name__} behind an operator has no closed form; "
                 "pass the loss as `penalty` and the operator as `operator` of the Composite"
             )
-        weight, _ = self.quadratic()
-        system = NormalSystem((self.operator, None), (weight, 1.0), self.linear_solver)
         rhs = _tree.add_scaled(v, step_size, self.normal_rhs())
-        u, _ = system.solve((step_size, 1.0), rhs, guess=carry)
+        u, _ = self._system().solve((step_size, 1.0), rhs, guess=carry)
         return u, u
+
+    def _system(self) -> NormalSystem:
+        weight, _ = self.quadratic()
+        return NormalSystem((self.operator, None), (weight, 1.0), self.linear_solver)
 
 
 def least_squares(

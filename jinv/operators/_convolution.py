@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import scipy.fft
 from equinox import field
 from jax import lax
 from jaxtyping import Array, Inexact
@@ -163,6 +162,8 @@ class Convolution(AbstractOperator):
         """Sizes for which the periodic wrap of the Fourier method misses the kept pixels."""
         if self.boundary == "circular":
             return [self.shape[axis] for axis in self.axes]
+        import scipy.fft  # a tenth of a second, for those who need it
+
         real = not jnp.issubdtype(self.dtype, jnp.complexfloating)
         reach = [max(c, s - 1 - c) for s, c in self._centred()]
         needed = [self.shape[axis] + r for r, axis in zip(reach, self.axes, strict=True)]

@@ -148,8 +148,8 @@ class Translated(_AbstractChanged):
         self.functional = functional
         self.shift = parameter("shift", shift)
 
-    def curvature(self):
-        return self.functional.curvature()
+    def has_fast_prox(self):
+        return self.functional.has_fast_prox()
 
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         return self.functional(_add(x, self.shift, -1))

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PyTree, Real
 
-from ..operators import Spectrum
 from ._separable import AbstractSeparable
 from ._util import leafwise, over, parameter, shrink, squares, times, total
 
@@ -41,9 +40,8 @@ class SquaredL2(AbstractSeparable):
     def conjugate_prox(self, z: PyTree[Array], step_size: PyTree[ArrayLike]) -> PyTree[Array]:
         return leafwise(lambda u, s, w: times(u, w / (w + s)), z, step_size, self.weight)
 
-    def curvature(self):
-        scalar = isinstance(self.weight, jnp.ndarray) and self.weight.ndim == 0
-        return Spectrum(self.weight, "identity") if scalar else None
+    def has_fast_prox(self):
+        return True
 
     def conjugate(self, z: PyTree[Array]) -> Real[Array, ""]:
         r"""$g^*(z) = \tfrac12 \sum_i |z_i|^2 / w_i$, with $0/0 = 0$."""
