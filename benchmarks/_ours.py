@@ -238,36 +238,52 @@ def _ct(kind):
     return setup
 
 
+_ADJOINTS = {
+    "implicit": jinv.ImplicitAdjoint(),
+    "implicit, GMRES": jinv.ImplicitAdjoint(lx.GMRES(rtol=1e-6, atol=1e-6, restart=60)),
+    "unrolled": jinv.UnrollAdjoint(),
+    "one step": jinv.OneStepAdjoint(),
+}
+
+
 def _lasso(problem, params):
     """The lasso by FISTA; `adjoint` names the rule."""
     train_x = np.asarray(problem.data["train_x"], np.float64)
     lipschitz = float(np.linalg.norm(train_x, 2) ** 2 / len(train_x))
     start = np.zeros(problem.size, problem.data["train_x"].dtype)
     solver = splitting.FISTA(rtol=params["tol"], atol=0.0, step_size=1 / lipschitz)
-    adjoint = {
-        "implicit": jinv.ImplicitAdjoint(),
-        "implicit, GMRES": jinv.ImplicitAdjoint(lx.GMRES(rtol=1e-6, atol=1e-6, restart=60)),
-        "unrolled": jinv.UnrollAdjoint(),
-        "one step": jinv.OneStepAdjoint(),
-    }[params["adjoint"]]
 
     def misfit(w, data):
         residual = data["train_x"] @ w - data["train_y"]
         return 0.5 * jnp.mean(residual**2)
 
     def solve(theta, data):
-        problem = jinv.Composite(misfit, prox.L1(jnp.exp(theta)))
-        return jinv.solve(
-            problem,
-            solver,
-            jnp.asarray(start),
-            data,
-            max_steps=params["max_steps"],
-            adjoint=adjoint,
-            throw=False,
-        ).value
+        composite = jinv.Composite(misfit, prox.L1(jnp.exp(theta)))
+        return _solution(composite, solver, jnp.asarray(start), params, data)
 
     return Hypergradient(problem, solve)
+
+
+def _tv_weight(problem, params):
+    """TV denoising by the solver that `kind` names."""
+    shape = problem.data["y"].shape
+    solver = getattr(splitting, params["kind"])(rtol=params["tol"], atol=0.0)
+
+    def solve(theta, data):
+        misfit = data_terms.least_squares(None, data["y"])
+        term = {"proximable" if params["kind"] == "PDHG" else "smooth": misfit}
+        differences = operators.FiniteDifference(shape, dtype=data["y"].dtype)
+        penalty = prox.GroupL2(jnp.exp(theta), axis=0)
+        composite = jinv.Composite(**term, penalty=penalty, operator=differences)
+        return _solution(composite, solver, data["y"], params, None)
+
+    return Hypergradient(problem, solve)
+
+
+def _solution(composite, solver, start, params, args):
+    options = {"max_steps": params["max_steps"], "throw": False}
+    adjoint = _ADJOINTS[params["adjoint"]]
+    return jinv.solve(composite, solver, start, args, adjoint=adjoint, **options).value
 
 
 METHODS = {
@@ -282,4 +298,5 @@ METHODS = {
     "CT ADMM": _ct("ADMM"),
     "CT FISTA": _ct("FISTA"),
     "lasso": _lasso,
+    "tv_weight": _tv_weight,
 }

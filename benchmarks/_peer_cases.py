@@ -51,7 +51,8 @@ def splitting_cases(smoke: bool, ours: Ours = _none) -> list[Case]:
 
 
 def hypergradient_cases(smoke: bool, ours: Ours = _none) -> list[Case]:
-    """Hypergradient of a lasso's validation loss with respect to the log of its weight."""
+    """Hypergradients with respect to the log of the weight: of a lasso's validation loss, of the
+    squared error of a denoised photograph."""
     problems = [
         {"name": "lasso", "size": 10, "params": {"data": "diabetes", "lam": 0.05}},
         {
@@ -60,9 +61,12 @@ def hypergradient_cases(smoke: bool, ours: Ours = _none) -> list[Case]:
             "params": {"data": "synthetic", "lam": 0.1},
         },
     ]
+    params = {"boundary": "neumann", "lam": 0.1, "sigma": 0.1}
+    image = {"name": "tv_weight", "size": 16 if smoke else 64, "params": params}
+    cases = [(problem, _lasso_peers(smoke)) for problem in problems]
     return [
-        Case(problem, [*ours(problem), *_lasso_peers(smoke)], reference="numpy")
-        for problem in problems
+        Case(problem, [*ours(problem), *peers], reference="numpy")
+        for problem, peers in [*cases, (image, _tv_weight_peers(smoke))]
     ]
 
 
@@ -189,6 +193,29 @@ def _lasso_peers(smoke: bool) -> list[Contender]:
                     params,
                     window_steps=1 if smoke else 5,
                     label=f"FISTA {tol:.0e}, {adjoint}",
+                )
+            )
+    return found
+
+
+def _tv_weight_peers(smoke: bool) -> list[Contender]:
+    """jaxopt has no total variation, but its user can project the dual variable himself."""
+    found = []
+    for adjoint in ("normal_cg", "gmres", "unrolled"):
+        for tol in (1e-3,) if smoke or adjoint == "unrolled" else (1e-3, 1e-4, 1e-5):
+            params = {
+                "adjoint": adjoint,
+                "tol": tol,
+                "max_steps": 1000 if adjoint == "unrolled" else 20000,
+            }
+            found.append(
+                Contender(
+                    "jaxopt",
+                    "benchmarks._peer_jaxopt",
+                    "dual ProjectedGradient",
+                    params,
+                    window_steps=1,
+                    label=f"dual FISTA {tol:.0e}, {adjoint}",
                 )
             )
     return found

@@ -55,4 +55,44 @@ def _proximal_gradient(problem, params):
     return Hypergradient(problem, solve)
 
 
-METHODS = {"ProximalGradient": _proximal_gradient}
+def _dual_projected_gradient(problem, params):
+    """TV denoising through its dual, min 1/2 |y - K'p|^2 with |p_i| <= lam: ProjectedGradient
+    with the projection that jaxopt lacks."""
+    shape = problem.data["y"].shape
+
+    def image(p, data):
+        down, right = jnp.pad(p[0, :-1], ((1, 1), (0, 0))), jnp.pad(p[1, :, :-1], ((0, 0), (1, 1)))
+        return data["y"] + (down[1:] - down[:-1]) + (right[:, 1:] - right[:, :-1])
+
+    def project(p, radius):
+        length = jnp.sqrt(jnp.maximum(jnp.sum(p**2, axis=0, keepdims=True), radius**2))
+        return p * (radius / length)
+
+    unrolled = params["adjoint"] == "unrolled"
+    options: dict[str, Any] = (
+        {"implicit_diff": False, "unroll": True}
+        if unrolled
+        else {"implicit_diff_solve": getattr(linear_solve, f"solve_{params['adjoint']}")}
+    )
+    solver = jaxopt.ProjectedGradient(
+        fun=lambda p, data: 0.5 * jnp.sum(image(p, data) ** 2),
+        projection=project,
+        stepsize=1 / 8,
+        maxiter=params["max_steps"],
+        tol=params["tol"],
+        acceleration=True,
+        **options,
+    )
+    start = np.zeros((2, *shape), problem.data["y"].dtype)
+
+    def solve(theta, data):
+        p = solver.run(jnp.asarray(start), jnp.exp(theta), data).params
+        return image(p, data)
+
+    return Hypergradient(problem, solve)
+
+
+METHODS = {
+    "ProximalGradient": _proximal_gradient,
+    "dual ProjectedGradient": _dual_projected_gradient,
+}

@@ -34,6 +34,7 @@ def make_problem(
     - `tv_denoise`, `tv_deblur`: `boundary` ("neumann" or "circular"), `lam`, `sigma`; `size` is
         the image's side and divides 512. Deblurring: 9x9 Gaussian of standard deviation 2 pixels,
         circular.
+    - `tv_weight`: `tv_denoise`, whose weight is wanted: the outer loss is the squared error.
     - `tv_ct`: `num_angles`, `lam`, `sigma`. Libraries discretise the Radon transform differently,
         so only the phantom and the noise are common and each contender makes its own data.
     - `lasso`: `lam`, `data` ("synthetic" or "diabetes"); `size` is the number of features.
@@ -251,6 +252,7 @@ def _diabetes(seed: int) -> dict[str, np.ndarray]:
 _MAKERS: dict[str, Callable[..., Problem]] = {
     "tv_denoise": _tv_image,
     "tv_deblur": _tv_image,
+    "tv_weight": _tv_image,
     "tv_ct": _tv_ct,
     "lasso": _lasso,
 }
