@@ -41,7 +41,5 @@ def cases(smoke: bool) -> list[Case]:
 
 
 BENCHMARK = Benchmark(
-    "hypergradient_prox",
-    "hypergradients of a lasso's and a TV weight, implicit and unrolled",
-    cases,
+    "hypergradient_prox", "hypergradient of a lasso's and a TV weight, implicit, unrolled", cases
 )

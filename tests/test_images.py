@@ -1,7 +1,5 @@
 """Derivatives of whole reconstructed images: systems far above the dense limit."""
 
-import functools as ft
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,15 +22,11 @@ def _scene(size):
 def _restore(theta, solver, adjoint=None, blur=True):
     shape = theta["data"].shape
     forward = operators.Convolution(theta["kernel"], shape) if blur else None
-    problem = jinv.Composite(
-        least_squares(forward, theta["data"]),
-        penalty=prox.GroupL2(theta["weight"], axis=0),
-        operator=operators.FiniteDifference(shape, dtype=jnp.float64),
-    )
-    if isinstance(solver, splitting.PDHG):
-        problem = jinv.Composite(
-            proximable=problem.smooth, penalty=problem.penalty, operator=problem.operator
-        )
+    misfit = least_squares(forward, theta["data"])
+    first, second = (None, misfit) if isinstance(solver, splitting.PDHG) else (misfit, None)
+    differences = operators.FiniteDifference(shape, dtype=jnp.float64)
+    penalty = prox.GroupL2(theta["weight"], axis=0)
+    problem = jinv.Composite(first, second, penalty=penalty, operator=differences)
     return jinv.solve(problem, solver, theta["data"], adjoint=adjoint, max_steps=500_000)
 
 
