@@ -167,6 +167,43 @@ def _batch(problem, params):
     return contender
 
 
+class _Weights(AbstractContender):
+    """One image with many weights: one compiled call of a `vmap`, or one call for each weight."""
+
+    def __init__(self, problem, params):
+        composite, y = _total_variation(problem, params["kind"])
+        solver = _solver(params["kind"], {})
+        self._num_steps, self._vmapped = params["num_steps"], params["vmapped"]
+        weights = problem.params["lam"] * np.geomspace(0.1, 10, params["count"])
+        self._weights = jnp.asarray(weights, y.dtype)
+        self._arguments = (composite, y)
+
+        def solve(weight, composite, y):
+            mine = eqx.tree_at(lambda c: c.penalty.weight, composite, weight)
+            return jinv.solve(mine, solver, y, max_steps=params["num_steps"], throw=False).value
+
+        if self._vmapped:
+            solve = jax.vmap(solve, (0, None, None))
+        self._solve: Any = eqx.filter_jit(solve)
+
+    def compile(self):
+        weights = self._weights if self._vmapped else self._weights[0]
+        self._compiled = self._solve.lower(weights, *self._arguments).compile()
+
+    def restart(self):
+        pass
+
+    def run(self, num_steps):
+        if num_steps != self._num_steps:
+            raise ValueError(f"compiled for {self._num_steps} steps, asked for {num_steps}")
+        calls = [self._weights] if self._vmapped else list(self._weights)
+        self._found = [self._compiled(w, *self._arguments) for w in calls]
+        jax.block_until_ready(self._found)
+
+    def metrics(self, problem):
+        return {}
+
+
 def _projector(problem):
     angles = jnp.linspace(0, jnp.pi, problem.params["num_angles"], endpoint=False)
     shape = (problem.size, problem.size)
@@ -293,6 +330,7 @@ METHODS = {
     "PGD": _stepped("ProximalGradient"),
     "solve": _whole,
     "batch": _batch,
+    "weights": _Weights,
     "projection": _Projection,
     "CT PDHG": _ct("PDHG"),
     "CT ADMM": _ct("ADMM"),

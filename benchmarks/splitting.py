@@ -70,8 +70,30 @@ def _batch(kind, whole):
     )
 
 
+def _weights(smoke):
+    """One image with 32 weights."""
+    found = []
+    for size in (32,) if smoke else (64, 256):
+        params = {"boundary": "neumann", "lam": 0.1, "sigma": 0.1}
+        problem = {"name": "tv_denoise", "size": size, "params": params}
+        steps = 20 if smoke else 100
+        contenders = [
+            _jinv(
+                "weights",
+                {"kind": kind, "count": 32, "num_steps": steps, "vmapped": vmapped},
+                f"32 weights, {kind}, {'vmap' if vmapped else 'one by one'}",
+                window_steps=steps,
+                follow=False,
+            )
+            for kind in ("PDHG", "ADMM")
+            for vmapped in (True, False)
+        ]
+        found.append(Case(problem, contenders))
+    return found
+
+
 def cases(smoke: bool) -> list[Case]:
-    return splitting_cases(smoke, _ours)
+    return [*splitting_cases(smoke, _ours), *_weights(smoke)]
 
 
 BENCHMARK = Benchmark(

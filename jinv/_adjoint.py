@@ -49,10 +49,10 @@ class ImplicitAdjoint(AbstractAdjoint):
     **Arguments:**
 
     - `linear_solver`: any `lineax.AbstractLinearSolver` for that system; by default the
-        problem's choice: dense for small systems, Krylov for large ones, to about three
-        quarters of the digits of the dtype, or half of them behind an operator. The right-hand
-        side is scaled to unit maximum before the solve, so that absolute tolerances are
-        relative ones.
+        problem's choice: dense for small systems, Krylov for large ones, as exactly as the
+        solver's `rtol` makes sensible (`Composite`) or to about three quarters of the digits of
+        the dtype (all others). The right-hand side is scaled to unit maximum before the solve,
+        so that absolute tolerances are relative ones.
 
     !!! example
         ```python
