@@ -27,17 +27,17 @@ def _misfit(w, data):
     return 0.5 * jnp.mean(residual**2)
 
 
+def _derivative(adjoint: str) -> dict[str, Any]:
+    """`adjoint` is the linear solve of the implicit rule, or "unrolled"."""
+    if adjoint == "unrolled":
+        return {"implicit_diff": False, "unroll": True}
+    return {"implicit_diff_solve": getattr(linear_solve, f"solve_{adjoint}")}
+
+
 def _proximal_gradient(problem, params):
-    """ProximalGradient (FISTA) with prox_lasso; `adjoint` is the linear solve of the implicit
-    rule, or "unrolled"."""
+    """ProximalGradient (FISTA) with prox_lasso."""
     train_x = problem.data["train_x"]
     lipschitz = float(np.linalg.norm(train_x.astype(np.float64), 2) ** 2 / len(train_x))
-    unrolled = params["adjoint"] == "unrolled"
-    options: dict[str, Any] = (
-        {"implicit_diff": False, "unroll": True}
-        if unrolled
-        else {"implicit_diff_solve": getattr(linear_solve, f"solve_{params['adjoint']}")}
-    )
     solver = jaxopt.ProximalGradient(
         fun=_misfit,
         prox=jaxopt.prox.prox_lasso,
@@ -45,7 +45,7 @@ def _proximal_gradient(problem, params):
         maxiter=params["max_steps"],
         tol=params["tol"],
         acceleration=params["accelerated"],
-        **options,
+        **_derivative(params["adjoint"]),
     )
     start = np.zeros(problem.size, train_x.dtype)
 
@@ -68,12 +68,6 @@ def _dual_projected_gradient(problem, params):
         length = jnp.sqrt(jnp.maximum(jnp.sum(p**2, axis=0, keepdims=True), radius**2))
         return p * (radius / length)
 
-    unrolled = params["adjoint"] == "unrolled"
-    options: dict[str, Any] = (
-        {"implicit_diff": False, "unroll": True}
-        if unrolled
-        else {"implicit_diff_solve": getattr(linear_solve, f"solve_{params['adjoint']}")}
-    )
     solver = jaxopt.ProjectedGradient(
         fun=lambda p, data: 0.5 * jnp.sum(image(p, data) ** 2),
         projection=project,
@@ -81,7 +75,7 @@ def _dual_projected_gradient(problem, params):
         maxiter=params["max_steps"],
         tol=params["tol"],
         acceleration=True,
-        **options,
+        **_derivative(params["adjoint"]),
     )
     start = np.zeros((2, *shape), problem.data["y"].dtype)
 

@@ -3,19 +3,15 @@
 import dataclasses
 import math
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import ArrayLike, Real
 
-from ._base import AbstractOperator
-from ._checks import check_vector
-from ._rays import AbstractRayGeometry, check_geometry, ray_transform, zeros_like_data
+from ._rays import AbstractRayGeometry, AbstractRayTransform, check_geometry, zeros_like_data
 
 
-class FanBeam(AbstractOperator):
+class FanBeam(AbstractRayTransform):
     r"""Fan-beam line integrals: view `a`, detector `k` integrates along the line from the source
     $-R\,d_a$ to the point $T d_a + u_k e_a$ of a flat detector, where
     $e_a = (\cos\theta_a, \sin\theta_a)$, $d_a = (\sin\theta_a, -\cos\theta_a)$ and
@@ -66,9 +62,6 @@ class FanBeam(AbstractOperator):
         Transactions on Medical Imaging, 1982: the interpolation along the steeper axis.
     """
 
-    angles: Float[Array, " num_angles"]
-    geometry: "FanGeometry" = eqx.field(static=True)
-
     def __init__(
         self,
         shape: tuple[int, int],
@@ -109,21 +102,6 @@ class FanBeam(AbstractOperator):
             float(source_distance),
             float(detector_distance),
         )
-
-    def mv(self, vector: Array) -> Array:
-        check_vector(vector, self.in_structure(), type(self).__name__)
-        return ray_transform(self.geometry, self.angles, vector, adjoint=False)
-
-    def adjoint_mv(self, vector: Array) -> Array:
-        check_vector(vector, self.out_structure(), f"the adjoint of {type(self).__name__}")
-        return ray_transform(self.geometry, self.angles, vector, adjoint=True)
-
-    def in_structure(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(self.geometry.shape, self.angles.dtype)
-
-    def out_structure(self) -> jax.ShapeDtypeStruct:
-        shape = (self.angles.shape[0], self.geometry.num_detectors)
-        return jax.ShapeDtypeStruct(shape, self.angles.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

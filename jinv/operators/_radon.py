@@ -3,16 +3,13 @@
 import dataclasses
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import ArrayLike, Real
 
-from ._base import AbstractOperator
-from ._checks import check_vector
-from ._rays import AbstractRayGeometry, check_geometry, hat, ray_transform, zeros_like_data
+from ._rays import AbstractRayGeometry, AbstractRayTransform, check_geometry, hat, zeros_like_data
 
 
 # Rows are shifted in steps of 1/4 pixel. The blur this adds is 1/16 of the (variance of the)
@@ -20,7 +17,7 @@ from ._rays import AbstractRayGeometry, check_geometry, hat, ray_transform, zero
 _FINE = 4
 
 
-class ParallelBeam(AbstractOperator):
+class ParallelBeam(AbstractRayTransform):
     r"""Parallel-beam line integrals, the two-dimensional Radon transform:
     $$(A x)_{a,k} = \int x\big(s_k (\cos\theta_a, \sin\theta_a)
     + t (\sin\theta_a, -\cos\theta_a)\big)\, dt.$$
@@ -72,9 +69,6 @@ class ParallelBeam(AbstractOperator):
         makes all memory access contiguous.
     """
 
-    angles: Float[Array, " num_angles"]
-    geometry: "ParallelGeometry" = eqx.field(static=True)
-
     def __init__(
         self,
         shape: tuple[int, int],
@@ -98,21 +92,6 @@ class ParallelBeam(AbstractOperator):
         self.geometry = ParallelGeometry(
             shape, num_detectors, float(detector_spacing), float(pixel_size)
         )
-
-    def mv(self, vector: Array) -> Array:
-        check_vector(vector, self.in_structure(), type(self).__name__)
-        return ray_transform(self.geometry, self.angles, vector, adjoint=False)
-
-    def adjoint_mv(self, vector: Array) -> Array:
-        check_vector(vector, self.out_structure(), f"the adjoint of {type(self).__name__}")
-        return ray_transform(self.geometry, self.angles, vector, adjoint=True)
-
-    def in_structure(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(self.geometry.shape, self.angles.dtype)
-
-    def out_structure(self) -> jax.ShapeDtypeStruct:
-        shape = (self.angles.shape[0], self.geometry.num_detectors)
-        return jax.ShapeDtypeStruct(shape, self.angles.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

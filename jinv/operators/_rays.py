@@ -4,13 +4,15 @@ import abc
 import dataclasses
 import functools as ft
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from ._checks import as_inexact, as_shape
+from ._base import AbstractOperator
+from ._checks import as_inexact, as_shape, check_vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,28 @@ class AbstractRayGeometry:
         rows = jnp.arange(height, dtype=dtype) - height // 2
         columns = jnp.arange(width, dtype=dtype) - width // 2
         return rows[:, None] * self.pixel_size, columns[None, :] * self.pixel_size
+
+
+class AbstractRayTransform(AbstractOperator):
+    """What every scanner's operator is: angles (differentiable) and a geometry (static)."""
+
+    angles: Float[Array, " num_angles"]
+    geometry: AbstractRayGeometry = eqx.field(static=True)
+
+    def mv(self, vector: Array) -> Array:
+        check_vector(vector, self.in_structure(), type(self).__name__)
+        return ray_transform(self.geometry, self.angles, vector, adjoint=False)
+
+    def adjoint_mv(self, vector: Array) -> Array:
+        check_vector(vector, self.out_structure(), f"the adjoint of {type(self).__name__}")
+        return ray_transform(self.geometry, self.angles, vector, adjoint=True)
+
+    def in_structure(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(self.geometry.shape, self.angles.dtype)
+
+    def out_structure(self) -> jax.ShapeDtypeStruct:
+        shape = (self.angles.shape[0], self.geometry.num_detectors)
+        return jax.ShapeDtypeStruct(shape, self.angles.dtype)
 
 
 def ray_transform(
