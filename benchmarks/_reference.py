@@ -111,9 +111,10 @@ def _tv_weight_reference(problem: Problem) -> dict[str, Any]:
     slope = gradient(x, boundary).reshape(2, -1)
     size = np.hypot(*slope)
     # The widest gap between what is a difference and what is rounding.
-    sizes = np.sort(size[(size > 1e-13) & (size < 1e-4)])
-    k = int(np.argmax(sizes[1:] / sizes[:-1]))
-    moving = size > sizes[k]
+    sizes = np.sort(np.maximum(size, 1e-13))
+    small = int(np.searchsorted(sizes, 1e-4))
+    largest_still = sizes[np.argmax(sizes[1 : small + 1] / sizes[:small])] if small else 0.0
+    moving = size > largest_still
     index, ones = np.arange(y.size).reshape(y.shape), np.ones(y.size)
     after = [np.concatenate([index[1:], index[-1:]]), np.hstack([index[:, 1:], index[:, -1:]])]
     place = lambda at: sparse.csr_matrix((ones, (index.ravel(), at.ravel())), shape=2 * (y.size,))
@@ -138,7 +139,7 @@ def _tv_weight_reference(problem: Problem) -> dict[str, Any]:
             "relative_gap": (best - lower) / best,
             "steps": steps,
             "regions": int(num),
-            "largest_still": float(sizes[k]),
+            "largest_still": float(largest_still),
             "smallest_moving": float(size[moving].min()),
         },
     }

@@ -19,6 +19,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For modules whose functions run once each: compiling them well would be most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     """Nothing in jinv may open a connection; local sockets of worker processes are fine."""

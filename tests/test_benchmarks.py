@@ -289,6 +289,17 @@ def test_lasso_reference_by_finite_differences():
     np.testing.assert_allclose(outer(0.0)["hypergradient"], slope, rtol=1e-7)
 
 
+def test_tv_weight_reference_by_finite_differences():
+    def outer(shift):
+        params = {"boundary": "neumann", "lam": 0.1 * np.exp(shift), "sigma": 0.1}
+        spec = {"name": "tv_weight", "size": 16, "params": params}
+        problem = _problems.make_problem(**spec, dtype="float64", seed=0)
+        return _reference._tv_weight_reference(problem)["values"]
+
+    slope = (outer(1e-4)["outer_value"] - outer(-1e-4)["outer_value"]) / 2e-4
+    np.testing.assert_allclose(outer(0.0)["hypergradient"], slope, rtol=1e-6)
+
+
 def test_sinograms_share_their_noise():
     params = {"boundary": "neumann", "num_angles": 6, "lam": 1e-3, "sigma": 0.1}
     problem = _problems.make_problem("tv_ct", 32, params, dtype="float32", seed=0)

@@ -26,6 +26,8 @@ from .helpers import (
 )
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # Every form of every solver once, and each kind of problem behind an operator.
 SPLITTING = [f"lasso-{form}" for form in FORMS]
 SPLITTING += [

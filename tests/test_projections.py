@@ -11,12 +11,7 @@ import pytest
 from jinv import prox as px
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Hundreds of small functions run once each: compiling them well is most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 _rng = np.random.default_rng(11)

@@ -12,12 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jinv import prox as px
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Hundreds of small functions run once each: compiling them well is most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 W = np.array([0.3, 0.8, 0.0, 1.2, 0.5])

@@ -12,6 +12,8 @@ import jinv
 from .helpers import CASES, SMOOTH_CASES
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ALL = {**CASES, **SMOOTH_CASES}
 NAMES = ["lasso-FISTA", "tv1-ADMM", "tv2-PDHG", "lasso-DouglasRachford", "RootFind-Newton"]
 NAMES += ["Minimise-optimistix"]

@@ -11,6 +11,8 @@ import jinv
 from .helpers import CASES, FORMS, SMOOTH_CASES
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ALL = {**CASES, **SMOOTH_CASES}
 WEIGHTS = jnp.logspace(-2, 1.6, 32)
 # Loose enough that the last digits, in which batched sums differ, do not decide when to stop.
