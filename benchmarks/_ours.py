@@ -63,24 +63,27 @@ def _start(solver, problem, y0):
 def _advance(solver, problem, carry, num_steps):
     point, state, count = carry
     dynamic, static = eqx.partition(state, eqx.is_array)
+    end = count + num_steps.astype(jnp.int32)
 
     def move(method, carry):
         point, dynamic = carry
         point, state = method(problem, point, None, {}, eqx.combine(dynamic, static))
         return point, eqx.filter(state, eqx.is_array)
 
-    def plain(_, carry):
-        return move(solver.step, carry)
+    plain = lambda _, carry: move(solver.step, carry)
+    measured = lambda carry: move(solver.measured_step, carry)
 
-    def block(_, carry):
-        carry = jax.lax.fori_loop(0, solver.check_every - 1, plain, carry)
-        return move(solver.measured_step, carry)
+    def block(carry):
+        """Up to the next check, wherever the last call has stopped."""
+        carry, count = carry
+        few = jnp.minimum(solver.check_every - 1 - count % solver.check_every, end - count)
+        carry = jax.lax.fori_loop(0, few, plain, carry)
+        due = count + few < end
+        return jax.lax.cond(due, measured, lambda c: c, carry), count + few + due.astype(jnp.int32)
 
-    # Whole blocks first; a rest of fewer steps than `check_every` is taken without a check.
-    blocks, rest = jnp.divmod(num_steps.astype(jnp.int32), solver.check_every)
-    carry = jax.lax.fori_loop(0, blocks, block, (point, dynamic))
-    point, dynamic = jax.lax.fori_loop(0, rest, plain, carry)
-    return point, eqx.combine(dynamic, static), count + num_steps
+    unfinished = lambda carry: carry[1] < end
+    (point, dynamic), count = jax.lax.while_loop(unfinished, block, ((point, dynamic), count))
+    return point, eqx.combine(dynamic, static), count
 
 
 class _Solve(AbstractContender):
