@@ -28,7 +28,7 @@ demo: $(call stamp,images)
 	$(BIN)/python -m jinv.demo $(if $(IMAGE),--image "$(IMAGE)")
 
 test: $(call stamp,tests)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # With JAX's defaults, as a reader has them: not with the strict settings of the tests.
 doctest: $(call stamp,tests)

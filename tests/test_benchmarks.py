@@ -289,6 +289,7 @@ def test_lasso_reference_by_finite_differences():
     np.testing.assert_allclose(outer(0.0)["hypergradient"], slope, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_tv_weight_reference_by_finite_differences():
     def outer(shift):
         params = {"boundary": "neumann", "lam": 0.1 * np.exp(shift), "sigma": 0.1}

@@ -11,6 +11,8 @@ import jinv
 from .helpers import CASES, FORMS, SMOOTH, SMOOTH_CASES
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NAMES = [f"lasso-{form}" for form in FORMS] + ["lasso-HQS", "nnls-ADMM", "tv1-ADMM", "tv2-PDHG"]
 NAMES += ["FixedPoint-Picard", "RootFind-Newton"]
 

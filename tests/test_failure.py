@@ -19,6 +19,8 @@ from jinv.data_terms import least_squares
 from .helpers import CASES, FORMS, SMOOTH_CASES, Picard, matrix
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FISTA = splitting.FISTA()
 LASSO = CASES["lasso-FISTA"]
 

@@ -34,7 +34,11 @@ def test_ahead_of_time_compilation(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9, 1e-10), eager, expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The check traces everything several times; for this one that takes half a minute.
+SLOW = pytest.param("lasso-DouglasRachford", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [SLOW if n == "lasso-DouglasRachford" else n for n in NAMES])
 def test_no_tracer_leaks(name):
     case = ALL[name]
     with jax.checking_leaks():
