@@ -3,6 +3,7 @@
 from . import (
     data as data,
     data_terms as data_terms,
+    linear as linear,
     metrics as metrics,
     operators as operators,
     plot as plot,
