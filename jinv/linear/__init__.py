@@ -5,6 +5,7 @@ from ._diffusion import (
     poisson as poisson,
     pressure_poisson as pressure_poisson,
 )
+from ._multigrid import Multigrid as Multigrid, MultigridWeights as MultigridWeights
 from ._pcg import PCG as PCG
 from ._preconditioner import (
     AbstractPreconditioner as AbstractPreconditioner,
