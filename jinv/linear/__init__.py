@@ -5,6 +5,7 @@ from ._diffusion import (
     poisson as poisson,
     pressure_poisson as pressure_poisson,
 )
+from ._learn import convergence_loss as convergence_loss
 from ._multigrid import Multigrid as Multigrid, MultigridWeights as MultigridWeights
 from ._pcg import PCG as PCG
 from ._preconditioner import (
@@ -12,4 +13,8 @@ from ._preconditioner import (
     AbstractReduction as AbstractReduction,
     Chebyshev as Chebyshev,
     Jacobi as Jacobi,
+)
+from ._random import (
+    random_coefficient as random_coefficient,
+    random_obstacles as random_obstacles,
 )

@@ -21,8 +21,8 @@ class Relaxation(eqx.Module):
     the cell's links are.
 
     The features are what the Schur complement of the black cells takes from the diagonal,
-    $\sum_j w_{ij}^2 / (d_i d_j)$, how uneven the links are, $\sum_j (w_{ij} / d_i)^2$, and the sink's
-    part $s_i / d_i$. The factor is $2 / (1 + e^{-z})$, so in (0, 2).
+    $\sum_j w_{ij}^2 / (d_i d_j)$, how uneven the links are, $\sum_j (w_{ij} / d_i)^2$, and the part
+    of the sink, $s_i / d_i$. The factor is $2 / (1 + e^{-z})$, so in (0, 2).
     """
 
     factor: Float[Array, ""] | float = 1.0
