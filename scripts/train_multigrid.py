@@ -37,7 +37,6 @@ def system(shape, key, kind):
     jumps = jnp.exp(jnp.where(field > 0, amount, 0))
     smooth = jnp.exp(field / jnp.std(field) * amount / 4)
     rough = jinv.linear.heterogeneous_diffusion(jnp.where(kind == 1, jumps, smooth))
-    del length
     operator = jax.tree.map(lambda a, b: jnp.where(kind == 0, a, b), fluid, rough)
     noise = jax.random.normal(keys[3], shape, dtype)
     noise = jnp.where(operator.active(), noise, 0)
