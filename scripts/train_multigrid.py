@@ -28,14 +28,12 @@ def system(shape, key, kind):
     dtype = jnp.result_type(float)
     cells = jinv.linear.random_obstacles(shape, key=keys[0])
     fluid = jinv.linear.pressure_poisson(cells, open_sides=[(0, 1)], dtype=dtype)
-    length = jax.random.uniform(keys[1], minval=0.05, maxval=0.25)
-    field = jinv.linear.random_coefficient(
-        shape, key=keys[2], contrast=np.e, length=0.12, smooth=True
+    # Powers of one coefficient are the others: ratios between 1 and 1000.
+    power = jax.random.uniform(keys[1])
+    make = lambda smooth: jinv.linear.random_coefficient(
+        shape, key=keys[2], length=0.15, smooth=smooth, dtype=dtype
     )
-    field = jnp.log(field) * 4
-    amount = jnp.log(1e3) * jax.random.uniform(keys[1])
-    jumps = jnp.exp(jnp.where(field > 0, amount, 0))
-    smooth = jnp.exp(field / jnp.std(field) * amount / 4)
+    jumps, smooth = make(False) ** power, make(True) ** power
     rough = jinv.linear.heterogeneous_diffusion(jnp.where(kind == 1, jumps, smooth))
     operator = jax.tree.map(lambda a, b: jnp.where(kind == 0, a, b), fluid, rough)
     noise = jax.random.normal(keys[3], shape, dtype)
