@@ -1,3 +1,5 @@
+"""Linear solvers, lineax's way: preconditioned CG, multigrid, learned directions."""
+
 from ._diffusion import (
     Diffusion as Diffusion,
     heterogeneous_diffusion as heterogeneous_diffusion,
@@ -5,6 +7,7 @@ from ._diffusion import (
     poisson as poisson,
     pressure_poisson as pressure_poisson,
 )
+from ._fast_poisson import FastPoisson as FastPoisson
 from ._learn import convergence_loss as convergence_loss
 from ._multigrid import Multigrid as Multigrid, MultigridWeights as MultigridWeights
 from ._pcg import PCG as PCG
@@ -18,3 +21,4 @@ from ._random import (
     random_coefficient as random_coefficient,
     random_obstacles as random_obstacles,
 )
+from ._refinement import Refinement as Refinement

@@ -30,7 +30,7 @@ class Level(eqx.Module):
     diagonal: tuple[Array, Array]
     inverse: tuple[Array, Array]
     links: list[tuple[Array, Array]]
-    shares: list[dict[tuple[int, ...], Array]]
+    shares: list[dict[tuple[int, ...], Array | None]]
     relaxation: Float[Array, " size"]
     sweeps: int = eqx.field(static=True)
 
@@ -46,22 +46,23 @@ class Level(eqx.Module):
         for axis, w in enumerate(operator.faces):
             inside = lax.slice_in_dim(w, 1, operator.shape[axis], axis=axis)
             inside = jnp.pad(inside, [(0, int(a == axis)) for a in range(inside.ndim)])
-            links.append(tuple(jnp.pad(x, layout.halo) for x in layout.pack(inside)))
+            red, black = layout.pack(inside)
+            links.append((jnp.pad(red, layout.halo), jnp.pad(black, layout.halo)))
         blocks = [_corners(alpha, axis, layout) for axis, alpha in enumerate(shares)]
         # Lone cells are exact, whatever was interpolated into them.
-        relaxation = layout.pack(jnp.where(operator.active(), relaxation, 1))[0]
-        return Level(layout, diagonal, inverse, links, blocks, relaxation, sweeps)
+        factors = layout.pack(jnp.where(operator.active(), relaxation, 1))[0]
+        return Level(layout, diagonal, inverse, links, blocks, factors, sweeps)
 
     def solve(self, coarser: list, rhs: Float[Array, "..."], cycle: str) -> Float[Array, "..."]:
         """An approximate solution on this grid, as part of the cycle of the next finer one."""
-        rhs = self.layout.pack(rhs)
-        correct = lambda kind: lambda x: self._correct(coarser, x, rhs, kind)
+        both = self.layout.pack(rhs)
+        correct = lambda kind: lambda x: self._correct(coarser, x, both, kind)
         if cycle == "W":
             # A loop, so that the program does not double from level to level.
-            zero = jax.tree.map(jnp.zeros_like, rhs)
+            zero = jax.tree.map(jnp.zeros_like, both)
             x = lax.fori_loop(0, 2, lambda _, x: correct("W")(x), zero)
         else:
-            x = self.relax(coarser, rhs, "V")
+            x = self.relax(coarser, both, "V")
         if cycle == "F":
             x = correct("V")(correct("F")(x))
         return self.layout.unpack(*x)
@@ -91,8 +92,9 @@ class Level(eqx.Module):
 
     def product(self, x: tuple[Array, Array]) -> tuple[Array, Array]:
         """The operator in this layout."""
-        padded = [self._place(colour) for colour in x]
-        return tuple(self.diagonal[c] * x[c] - self._off(padded[1 - c], c) for c in (0, 1))
+        red, black = (self._place(colour) for colour in x)
+        product = lambda c, other: self.diagonal[c] * x[c] - self._off(other, c)
+        return product(0, black), product(1, red)
 
     def eliminate(self, red: Array, black: Array) -> Array:
         """The red right-hand side after the black unknowns are eliminated."""
@@ -140,7 +142,7 @@ class Level(eqx.Module):
 
     def _prolong(self, coarse):
         """The red cells of the interpolated grid; the last axis goes first."""
-        blocks = {(): coarse}
+        blocks: dict[tuple[int, ...], Array] = {(): coarse}
         for axis in reversed(range(len(self.shares))):
             fine = {}
             for (parity, *rest), alpha in self.shares[axis].items():
@@ -272,7 +274,7 @@ class RedSystem(AbstractReduction):
     """The red cells alone. The black ones are solved exactly, so that they have no residual:
     its norm is that of the whole system."""
 
-    operator: Complement
+    operator: Any  # the Complement
     preconditioner: lx.AbstractLinearOperator
 
     def restrict(self, vector, y0):
@@ -290,7 +292,7 @@ def _dtype(levels):
     return levels[-1].inverse.dtype
 
 
-def _corners(alpha, axis, layout):
+def _corners(alpha, axis, layout) -> dict[tuple[int, ...], Any]:
     """The shares along one axis by the parities of the cells along this and all later axes; along
     the first axis those of red cells only."""
     corners = list(itertools.product((0, 1), repeat=len(layout.shape) - axis))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..operators._checks import as_inexact, check_choice
 from ._coarsen import Coarsening, cut, pad, pad_even
 from ._cycle import Coarsest, Complement, Cycle, Level, RedCycle, RedSystem
-from ._diffusion import Diffusion
+from ._diffusion import Diffusion, require_diffusion
 from ._preconditioner import AbstractPreconditioner
 from ._quadratic import Quadratic
 
@@ -151,11 +151,11 @@ class Multigrid(AbstractPreconditioner):
             as_inexact(self.dtype)
 
     def init(self, operator):
-        operator = _require_diffusion(operator)
+        operator = require_diffusion(operator, "Multigrid")
         return Cycle(self._levels(operator), self.cycle, operator.in_structure())
 
     def reduce(self, operator):
-        operator = _require_diffusion(operator)
+        operator = require_diffusion(operator, "Multigrid")
         levels = self._levels(operator)
         if not isinstance(levels[0], Level):
             return None
@@ -201,12 +201,3 @@ def _strong_axes(couplings: Sequence[float], shape: tuple[int, ...]) -> set[int]
     long = [axis for axis, n in enumerate(shape) if n > 2]
     most = max(couplings[axis] for axis in long)
     return {axis for axis in long if couplings[axis] >= most / 2}
-
-
-def _require_diffusion(operator: Any) -> Diffusion:
-    if not isinstance(operator, Diffusion):
-        raise ValueError(
-            "Multigrid needs a jinv.linear.Diffusion (for other matrices there is "
-            f"AlgebraicMultigrid), got {type(operator).__name__}."
-        )
-    return operator
