@@ -50,7 +50,7 @@ class Level(eqx.Module):
             links.append((jnp.pad(red, layout.halo), jnp.pad(black, layout.halo)))
         blocks = [_corners(alpha, axis, layout) for axis, alpha in enumerate(shares)]
         # Lone cells are exact, whatever was interpolated into them.
-        factors = layout.pack(jnp.where(operator.active(), relaxation, 1))[0]
+        factors = 1 + layout.pack(jnp.where(operator.active(), relaxation - 1, 0))[0]
         return Level(layout, diagonal, inverse, links, blocks, factors, sweeps)
 
     def solve(self, coarser: list, rhs: Float[Array, "..."], cycle: str) -> Float[Array, "..."]:
@@ -81,6 +81,8 @@ class Level(eqx.Module):
             x = self._red(x, y, red)
             y = self._black(x, black)
         residual = red + self._off(y, 0) - self.diagonal[0] * self._core(x)
+        # Nothing can be done for an empty row.
+        residual = jnp.where(self.diagonal[0] > 0, residual, 0)
         # A buffer of its own: fused with what reads it, it would be computed many times.
         residual = self._core(self._place(residual))
         coarse = coarser[0].solve(coarser[1:], self._restrict(residual), cycle)

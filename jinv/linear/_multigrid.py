@@ -192,8 +192,9 @@ class Multigrid(AbstractPreconditioner):
         return [*levels, Coarsest.make(operator)]
 
 
-# Unknowns of the grid that is solved by a dense inverse: as much work as a few small levels.
-_COARSEST = 512
+# Unknowns of the grid that is solved by a dense inverse. Few: LAPACK's threads, from some hundred
+# unknowns on, can wait for each other longer than all the rest takes.
+_COARSEST = 100
 
 
 def _strong_axes(couplings: Sequence[float], shape: tuple[int, ...]) -> set[int]:

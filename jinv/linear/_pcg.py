@@ -23,10 +23,10 @@ class PCG(lx.AbstractLinearSolver):
     $4 \varepsilon \|A\|_F \|x\|_2 / \sqrt n$ where that is larger: no vector of the dtype does
     better. In float32 that can be 1e-4 of $b$; [`jinv.linear.Refinement`][] goes on.
 
-    The recursion's residual drifts from the true one; before this solver calls a system solved it computes
-    $b - A x$, and goes on from there if that is not small enough. In exact arithmetic the
-    error's energy norm falls by $(\sqrt\kappa - 1)/(\sqrt\kappa + 1)$ per step, with
-    $\kappa$ the condition number of $M^{-1} A$.
+    The recursion's residual drifts from the true one; before this solver calls a system solved
+    it computes $b - A x$, and goes on from there if that is not small enough. In exact
+    arithmetic the error's energy norm falls by $(\sqrt\kappa - 1)/(\sqrt\kappa + 1)$ per step,
+    with $\kappa$ the condition number of $M^{-1} A$.
 
     **Arguments:**
 
@@ -51,10 +51,10 @@ class PCG(lx.AbstractLinearSolver):
     (the true one, relative to the right-hand side), `incompatible` (the norm of what was
     projected away, relative likewise) and, with `history`, `residuals` (relative; `NaN` after
     the last step). Results besides success: `max_steps_reached`; `stagnation`, where the true
-    residual stays above the tolerance although the recursion's does not; `breakdown`, where the operator
-    or the preconditioner shows that it is not positive definite, or the operator is singular
-    and the right-hand side outside its range; `nonfinite_input`. With `vmap`, lanes stop one
-    by one.
+    residual stays above the tolerance although the recursion's does not; `breakdown`, where
+    the operator or the preconditioner shows that it is not positive definite, or the operator is
+    singular and the right-hand side outside its range (`max_steps_reached` is possible there too);
+    `nonfinite_input`. With `vmap`, lanes stop one by one.
 
     Raises `ValueError` for an operator that is not tagged (negative or positive) semi-definite,
     for a complex one, for a preconditioner that does not fit, and for negative tolerances.

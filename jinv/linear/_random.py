@@ -51,7 +51,7 @@ def random_obstacles(
         ball = jnp.sum(away[0] ** 2, axis=0) < radius**2
         frame = jnp.linalg.qr(jax.random.normal(keys[3], (len(shape),) * 2))[0]
         bar = _box(jnp.abs(jnp.tensordot(frame, away[1], axes=1)), thin, long[0])
-        thick = jax.random.randint(keys[4], (), 1, 4) / (2 * max(shape))
+        thick = jax.random.randint(keys[4], (), 1, 4).astype(x.dtype) / (2 * max(shape))
         axis = jax.random.randint(keys[4], (), 0, len(shape))
         plate = _box(jnp.roll(jnp.abs(away[2]), axis, axis=0), thick, long[1])
         there = jax.random.uniform(jax.random.fold_in(key, 5), (3,)) < 2 / 3
@@ -107,7 +107,7 @@ def random_coefficient(
     squares = sum(jnp.square(f) for f in jnp.meshgrid(*frequencies, indexing="ij"))
     white = jnp.fft.fftn(jax.random.normal(key, shape, dtype))
     window = jnp.exp(-0.5 * (2 * jnp.pi * length / 2) ** 2 * squares).astype(dtype)
-    field = jnp.fft.ifftn(white * window).real.astype(dtype)
+    field = jnp.fft.ifftn(white * window.astype(white.dtype)).real.astype(dtype)
     field = field - jnp.mean(field)
     logarithm = jnp.log(jnp.asarray(contrast, dtype))
     if smooth:
