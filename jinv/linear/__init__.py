@@ -1,5 +1,6 @@
 """Linear solvers, lineax's way: preconditioned CG, multigrid, learned directions."""
 
+from ._dcdm import DCDM as DCDM
 from ._diffusion import (
     Diffusion as Diffusion,
     heterogeneous_diffusion as heterogeneous_diffusion,
@@ -7,6 +8,11 @@ from ._diffusion import (
     poisson as poisson,
     pressure_poisson as pressure_poisson,
 )
+from ._direction import (
+    AbstractDirection as AbstractDirection,
+    conjugate_direction_loss as conjugate_direction_loss,
+)
+from ._direction_net import DirectionNet as DirectionNet, UNetDirection as UNetDirection
 from ._fast_poisson import FastPoisson as FastPoisson
 from ._learn import convergence_loss as convergence_loss
 from ._multigrid import Multigrid as Multigrid, MultigridWeights as MultigridWeights
@@ -22,3 +28,4 @@ from ._random import (
     random_obstacles as random_obstacles,
 )
 from ._refinement import Refinement as Refinement
+from ._ritz import RitzSamples as RitzSamples, ritz_pairs as ritz_pairs
