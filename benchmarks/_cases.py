@@ -48,6 +48,12 @@ class Case:
     time_limit_s: float = 10.0
     reference: str | None = "numpy"
     reference_steps: int = 0
+    long_s: float = float("inf")
+    """A contender whose window takes longer has three repeats; one from three times that."""
+    tolerance: float | None = None
+    """The largest `relative_residual` (one per cent more, for rounding) of a success."""
+    history: bool = False
+    """Whether to record how the results came about (`AbstractContender.history`)."""
 
     def __post_init__(self) -> None:
         if self.reference not in ("numpy", "library", None):

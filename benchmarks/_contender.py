@@ -2,12 +2,16 @@
 
 import abc
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ._problems import Problem
+
+
+class NotAvailable(Exception):
+    """Raised in `setup` for what this version of a library does not offer."""
 
 
 class AbstractContender(abc.ABC):
@@ -20,6 +24,8 @@ class AbstractContender(abc.ABC):
 
     n_weights: int = 0
     """Learned parameters, for the record."""
+    compiles: bool = True
+    """Whether a first window may hold compilation; if not, there is no compile time."""
 
     @abc.abstractmethod
     def restart(self) -> None:
@@ -31,7 +37,15 @@ class AbstractContender(abc.ABC):
 
     @abc.abstractmethod
     def metrics(self, problem: Problem) -> Mapping[str, float]:
-        """Quality of the present result; never timed."""
+        """Quality of the present result; never timed. `num_steps` is what the result took."""
+
+    def parts(self) -> Mapping[str, Callable[[], None]]:
+        """Parts of a window that are also timed alone, once per repeat and in this order."""
+        return {}
+
+    def history(self, problem: Problem) -> Mapping[str, Sequence[float]]:
+        """How the result came about, by columns of one length; never timed."""
+        return {}
 
     def compile(self) -> None:
         """Compile ahead of time where the library can; timed as the compile cost."""

@@ -20,11 +20,13 @@ class Entry:
         self.hello: dict[str, Any] | None = None
         self.setup: dict[str, Any] = {}
         self.windows: list[dict[str, float]] = []
+        self.parts: dict[str, list[dict[str, float]]] = {}
         self.counts: list[int] = []
         self.history: list[dict[str, float]] = []
         self.segments: list[list[dict[str, float]]] = []
         self.metrics: dict[str, float] = {}
         self.peak_bytes: int | None = None
+        self.recorded: dict[str, list[float]] = {}
         self.tail: dict[str, float] | None = None
         self.optimum: float | None = None
 
@@ -61,9 +63,17 @@ class Entry:
                     dtype=settings.dtype,
                     seed=settings.seed,
                     window_steps=self.contender.window_steps,
+                    long_s=self.case.long_s,
                 )
                 or {}
             )
+
+    def wanted(self, repeats: int) -> int:
+        """How many repeats: fewer where one takes long."""
+        longest = max((window["run_s"] for window in self.windows), default=0.0)
+        if longest <= self.case.long_s:
+            return repeats
+        return min(repeats, 3 if longest <= 3 * self.case.long_s else 1)
 
     def time_window(self) -> None:
         """One repeat: `window_steps` iterations from the starting point."""
@@ -71,6 +81,10 @@ class Entry:
         measured = self.ask("run", num_steps=self.contender.window_steps)
         if measured:
             self.windows.append(measured)
+        for name in self.setup.get("parts", []):
+            measured = self.ask("part", name=name)
+            if measured:
+                self.parts.setdefault(name, []).append(measured)
 
     def follow(self) -> None:
         """The first pass over the checkpoints, judging the result at each."""
@@ -120,11 +134,20 @@ class Entry:
             self.tail = self.judge()
 
     def judge(self) -> dict[str, float] | None:
-        reply = self.ask("metrics")
+        # What judging needs is not the contender's.
+        resident = self.worker.peak_resident_bytes() if self.worker else None
+        reply = self.ask("metrics", history=self.case.history)
         if reply is None:
             return None
-        self.metrics = reply["metrics"]
-        self.peak_bytes = reply["peak_bytes"]
+        self.metrics, self.recorded = reply["metrics"], reply["history"]
+        self.peak_bytes = reply["peak_bytes"] or resident
+        residual = self.metrics.get("relative_residual")
+        if residual is not None and self.case.tolerance is not None and self.result == "successful":
+            if not math.isfinite(residual):
+                self.result, self.message = "non-finite", "the result is not finite"
+            elif residual > 1.01 * self.case.tolerance:
+                self.result = "not converged"
+                self.message = f"the relative residual is {residual:.1e}"
         return self.metrics
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
@@ -149,12 +172,11 @@ class Entry:
         contender, case = self.contender, self.case
         metrics = {name: finite_or_none(value) for name, value in self.metrics.items()}
         metrics.update(_errors(self.metrics, reference))
+        own_steps = metrics.pop("num_steps", None)
         outcome: dict[str, Any] = {
             "result": self.result,
             "message": self.message,
-            "num_steps": self.counts[-1]
-            if self.counts
-            else (contender.window_steps if self.windows else None),
+            "num_steps": self._num_steps(own_steps),
             "metrics": metrics,
             "reference": reference,
         }
@@ -163,6 +185,12 @@ class Entry:
             outcome["to_gap"] = [
                 _first_below(outcome["trajectory"], target) for target in case.targets
             ]
+        elif self.recorded:
+            outcome["trajectory"] = {
+                name: [finite_or_none(value) for value in values]
+                for name, values in self.recorded.items()
+            }
+        parts = {name: _times(measured) for name, measured in self.parts.items()}
         return {
             "schema_version": SCHEMA_VERSION,
             "benchmark": benchmark,
@@ -180,12 +208,19 @@ class Entry:
                 "compile_s": self.setup.get("compile_s"),
                 "setup_s": self.setup.get("setup_s"),
                 "window_steps": contender.window_steps,
-                "run_s": [window["run_s"] for window in self.windows],
-                "cpu_s": [window["cpu_s"] for window in self.windows],
+                **_times(self.windows),
+                **({"parts": parts} if parts else {}),
                 "peak_bytes": self.peak_bytes,
             },
             "provenance": provenance(self.hello, self.settings.threads),
         }
+
+    def _num_steps(self, own: float | None) -> int | None:
+        if own is not None:
+            return int(own)
+        if self.counts:
+            return self.counts[-1]
+        return self.contender.window_steps if self.windows else None
 
     def _trajectory(self, reference: dict[str, Any] | None) -> dict[str, Any]:
         found: dict[str, Any] = {"num_steps": self.counts, "passes": len(self.segments)}
@@ -204,6 +239,10 @@ class Entry:
                 for value in found.get("objective", [])
             ]
         return found
+
+
+def _times(measured: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {name: [times[name] for times in measured] for name in ("run_s", "cpu_s")}
 
 
 def _errors(metrics: dict[str, float], reference: dict[str, Any] | None) -> dict[str, Any]:

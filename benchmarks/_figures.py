@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ._harness import problem_label
+from ._linear_figures import linear_figures
 from ._report import latest, method_label
 
 
@@ -31,6 +32,10 @@ def save_figures(records: Iterable[Record], folder: Path) -> list[Path]:
     newest = latest(records)
     for benchmark in dict.fromkeys(record["benchmark"] for record in newest):
         mine = [record for record in newest if record["benchmark"] == benchmark]
+        if benchmark == "linear":
+            for name, draw in linear_figures(mine, problem_label):
+                save(name, draw)
+            continue
         for problem in dict.fromkeys(problem_label(record["problem"]) for record in mine):
             here = [record for record in mine if problem_label(record["problem"]) == problem]
             label = f"{benchmark} {problem}"

@@ -78,7 +78,7 @@ def _time_windows(entries: list[Entry], settings: Settings, log: Log) -> None:
     for repeat in range(settings.repeats):
         log(f"round {repeat + 1} of {settings.repeats}")
         for entry in entries:
-            if entry.alive:
+            if entry.alive and repeat < entry.wanted(settings.repeats):
                 entry.time_window()
                 log(f"  window: {case_label(entry.case, entry.contender)}")
 

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from ._contender import AbstractContender, image_metrics
+from ._contender import AbstractContender, NotAvailable, image_metrics
 from ._problems import gradient, gradient_adjoint, transfer_function
 
 
@@ -56,6 +56,8 @@ class _Faulty(_PrimalDual):
     """Fails in a chosen way after a chosen number of windows: tests that failures are kept."""
 
     def __init__(self, problem, params):
+        if params["how"] == "lack":
+            raise NotAvailable("there is none here")
         super().__init__(problem, {"tau": 0.35, "sigma": 0.35})
         self.how, self.calls_left = params["how"], params["calls"]
 

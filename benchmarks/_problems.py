@@ -38,6 +38,7 @@ def make_problem(
     - `tv_ct`: `num_angles`, `lam`, `sigma`. Libraries discretise the Radon transform differently,
         so only the phantom and the noise are common and each contender makes its own data.
     - `lasso`: `lam`, `data` ("synthetic" or "diabetes"); `size` is the number of features.
+    - `obstacles`, `box`, `diffusion`, `anisotropic`: linear systems, see `_linear_problems.py`.
     """
     if name not in _MAKERS:
         raise ValueError(f"name: expected one of {sorted(_MAKERS)}, got {name!r}.")
@@ -249,10 +250,20 @@ def _diabetes(seed: int) -> dict[str, np.ndarray]:
     }
 
 
+def _linear(name: str, size: int, params: dict, dtype: np.dtype, seed: int) -> Problem:
+    from ._linear_problems import linear_problem
+
+    return linear_problem(name, size, params, dtype, seed)
+
+
 _MAKERS: dict[str, Callable[..., Problem]] = {
     "tv_denoise": _tv_image,
     "tv_deblur": _tv_image,
     "tv_weight": _tv_image,
     "tv_ct": _tv_ct,
     "lasso": _lasso,
+    "obstacles": _linear,
+    "box": _linear,
+    "diffusion": _linear,
+    "anisotropic": _linear,
 }

@@ -14,13 +14,14 @@ RESULTS = (
     "successful",
     "time limit",
     "non-finite",
+    "not converged",
     "failed",
     "crashed",
     "timeout",
     "not installed",
     "not available",
 )
-"""How a run may end. Only the first three carry measurements; none is ever dropped."""
+"""How a run may end. Only the first four carry measurements; none is ever dropped."""
 
 _NUMBER = (int, float)
 _MAYBE_NUMBER = (int, float, type(None))
@@ -53,6 +54,7 @@ _SCHEMA: dict[str, Any] = {
         "window_steps": (int, type(None)),
         "run_s": list,
         "cpu_s": list,
+        "?parts": dict,
         "peak_bytes": (int, type(None)),
     },
     "provenance": {
@@ -85,16 +87,10 @@ def check_record(record: Any) -> dict[str, Any]:
             f"record.outcome.result: expected one of {RESULTS}, "
             f"got {record['outcome']['result']!r}."
         )
-    cost = record["cost"]
-    for name in ("run_s", "cpu_s"):
-        for value in cost[name]:
-            if not _is(value, _NUMBER) or value < 0:
-                raise ValueError(f"record.cost.{name}: expected times >= 0, got {value!r}.")
-    if len(cost["run_s"]) != len(cost["cpu_s"]):
-        raise ValueError(
-            "record.cost: expected as many cpu_s as run_s, got "
-            f"{len(cost['cpu_s'])} and {len(cost['run_s'])}."
-        )
+    _check_times(record["cost"], "record.cost")
+    for name, part in record["cost"].get("parts", {}).items():
+        _check_fields(part, {"run_s": list, "cpu_s": list}, f"record.cost.parts.{name}")
+        _check_times(part, f"record.cost.parts.{name}")
     for name, value in record["outcome"]["metrics"].items():
         if not _is(value, _MAYBE_NUMBER):
             raise ValueError(
@@ -162,6 +158,18 @@ def _check_fields(value: Any, schema: dict[str, Any], where: str) -> None:
             raise ValueError(
                 f"{where}.{name}: expected {wanted}, got {type(value[name]).__name__}."
             )
+
+
+def _check_times(cost: dict[str, Any], where: str) -> None:
+    for name in ("run_s", "cpu_s"):
+        for value in cost[name]:
+            if not _is(value, _NUMBER) or value < 0:
+                raise ValueError(f"{where}.{name}: expected times >= 0, got {value!r}.")
+    if len(cost["run_s"]) != len(cost["cpu_s"]):
+        raise ValueError(
+            f"{where}: expected as many cpu_s as run_s, got "
+            f"{len(cost['cpu_s'])} and {len(cost['run_s'])}."
+        )
 
 
 def _check_finite(value: Any, where: str) -> None:

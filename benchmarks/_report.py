@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from . import _linear_report
 from ._harness import problem_label
 
 
@@ -41,6 +42,7 @@ def report(records: Iterable[Record]) -> str:
             _short(record["problem"]["params"]),
             record["dtype"],
             record["provenance"]["threads"],
+            record["seed"],
         )
         groups.setdefault(where, []).append(record)
     return "\n".join(_section(where, group) for where, group in groups.items())
@@ -51,7 +53,32 @@ def method_label(record: Record) -> str:
 
 
 def _section(where: tuple, records: list[Record]) -> str:
-    benchmark, problem, params, dtype, threads = where
+    benchmark, problem, params, dtype, threads, seed = where
+    if benchmark == "linear":
+        header = list(_linear_report.HEADER)
+        rows = [[_cell(value) for value in row] for row in _linear_report.rows(records)]
+    else:
+        header, rows = _steps_table(records)
+    lines = [
+        f"## {benchmark}: {problem}",
+        "",
+        f"{params}; {dtype}; {threads} thread{'s' if threads > 1 else ''}"
+        + (f"; seed {seed}" if seed else ""),
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+    ]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    notes = dict.fromkeys(
+        f"- {method_label(record)}: {record['outcome']['message']}"
+        for record in records
+        if record["outcome"]["message"]
+    )
+    return "\n".join([*lines, "", *notes, *_origin(records), ""])
+
+
+def _steps_table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
+    """For iterations that are followed one by one."""
     targets = _targets(records)
     extra = _extra_metrics(records)
     header = [
@@ -70,21 +97,7 @@ def _section(where: tuple, records: list[Record]) -> str:
         *extra,
         "peak MiB",
     ]
-    lines = [
-        f"## {benchmark}: {problem}",
-        "",
-        f"{params}; {dtype}; {threads} thread{'s' if threads > 1 else ''}",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-    ]
-    lines += ["| " + " | ".join(_row(record, targets, extra, header)) + " |" for record in records]
-    notes = dict.fromkeys(
-        f"- {method_label(record)}: {record['outcome']['message']}"
-        for record in records
-        if record["outcome"]["message"]
-    )
-    return "\n".join([*lines, "", *notes, *_origin(records), ""])
+    return header, [_row(record, targets, extra, header) for record in records]
 
 
 def _row(record: Record, targets, extra, header) -> list[str]:
@@ -151,6 +164,10 @@ def _number(value: float | int | None, digits: int = 3) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def _cell(value: str | float | int | None) -> str:
+    return value if isinstance(value, str) else _number(value)
 
 
 def _short(params: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The worker's side: `python -m benchmarks._worker MODULE`, JSON lines on stdin and stdout.
 
 One worker holds one contender, in the environment of its library. Commands are
-`hello`, `setup`, `restart`, `run`, `metrics` and `close`; every reply has `ok`.
+`hello`, `setup`, `restart`, `run`, `part`, `metrics` and `close`; every reply has `ok`.
 """
 
 import importlib
@@ -25,12 +25,15 @@ def main(module_name: str) -> int:
         try:
             reply = {"ok": True, **_COMMANDS[request["command"]](state, request)}
         except Exception as error:
+            from ._contender import NotAvailable
+
             reply = {
                 "ok": False,
                 "error": f"{type(error).__name__}: {error}",
                 "missing": getattr(error, "name", None)
                 if isinstance(error, ModuleNotFoundError)
                 else None,
+                "unavailable": isinstance(error, NotAvailable),
                 "traceback": traceback.format_exc(),
             }
         replies.write(json.dumps(reply) + "\n")
@@ -82,16 +85,26 @@ def _setup(state, request):
     contender.compile()
     ahead = time.perf_counter() - start
     # Two equal windows from the start: what the first costs more is compilation and caches.
-    first = _timed(contender, request["window_steps"])["run_s"]
-    contender.restart()
-    second = _timed(contender, request["window_steps"])["run_s"]
-    contender.restart()
+    first = second = _timed_window(contender, request)
+    if contender.compiles:
+        # The parts compile apart; that is nobody's cost but the benchmark's.
+        for part in contender.parts().values():
+            part()
+        if first <= request["long_s"]:
+            second = _timed_window(contender, request)
     state["contender"], state["problem"] = contender, problem
     return {
         "setup_s": setup_s,
-        "compile_s": ahead + max(0.0, first - second),
+        "compile_s": ahead + max(0.0, first - second) if contender.compiles else None,
         "n_weights": int(contender.n_weights),
+        "parts": list(contender.parts()),
     }
+
+
+def _timed_window(contender, request):
+    measured = _timed(lambda: contender.run(request["window_steps"]))["run_s"]
+    contender.restart()
+    return measured
 
 
 def _restart(state, request):
@@ -100,21 +113,27 @@ def _restart(state, request):
 
 
 def _run(state, request):
-    return _timed(state["contender"], request["num_steps"])
+    return _timed(lambda: state["contender"].run(request["num_steps"]))
+
+
+def _part(state, request):
+    return _timed(state["contender"].parts()[request["name"]])
 
 
 def _metrics(state, request):
     metrics = dict(state["contender"].metrics(state["problem"]))
+    history = state["contender"].history(state["problem"]) if request["history"] else {}
     return {
         "metrics": {name: float(value) for name, value in metrics.items()},
         "peak_bytes": state["contender"].peak_bytes(),
+        "history": {name: [float(value) for value in values] for name, values in history.items()},
     }
 
 
-def _timed(contender, num_steps):
+def _timed(action):
     # process_time counts every thread of the worker, so it holds also on a shared machine.
     wall, cpu = time.perf_counter(), time.process_time()
-    contender.run(num_steps)
+    action()
     return {"run_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
 
 
@@ -123,6 +142,7 @@ _COMMANDS = {
     "setup": _setup,
     "restart": _restart,
     "run": _run,
+    "part": _part,
     "metrics": _metrics,
 }
 

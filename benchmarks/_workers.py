@@ -60,6 +60,8 @@ class Worker:
         if reply.pop("ok"):
             return reply
         missing = reply["missing"]
+        if reply["unavailable"]:
+            raise WorkerError("not available", reply["error"].partition(": ")[2])
         # A missing helper inside the library is its own failure, but the reader wants the same fix.
         raise WorkerError("not installed" if missing else "failed", reply["error"])
 

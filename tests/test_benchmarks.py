@@ -55,6 +55,7 @@ def measured(tmp_path_factory):
         faulty("nan", 6),
         numpy_contender("second"),
         numpy_contender("absent", unavailable="there is none"),
+        faulty("lack", 1),
     ]
     checkpoints = geometric_checkpoints(2000, 1.4)
     return run(contenders, folder, lines.append, checkpoints=checkpoints), lines
@@ -119,7 +120,7 @@ def test_contenders_are_set_up_first_and_timed_in_turn(measured):
     _, lines = measured
     setting_up = [k for k, line in enumerate(lines) if line.endswith("setting up")]
     rounds = [k for k, line in enumerate(lines) if line.startswith("round")]
-    assert len(setting_up) == 6 and len(rounds) == 3 and max(setting_up) < rounds[0]
+    assert len(setting_up) == 7 and len(rounds) == 3 and max(setting_up) < rounds[0]
     windows = [line.rsplit("/", 1)[-1] for line in lines if line.startswith("  window")]
     # "exit" uses its calls up: two in set-up, then it dies in the second round.
     assert windows == [*["first", "exit", "nan", "second"] * 2, "first", "nan", "second"]
@@ -159,6 +160,10 @@ def test_failures_are_kept_with_their_message(measured):
     assert (results["absent"]["result"], results["absent"]["message"]) == (
         "not available",
         "there is none",
+    )
+    assert (results["lack"]["result"], results["lack"]["message"]) == (
+        "not available",
+        "there is none here",
     )
 
 
