@@ -70,7 +70,7 @@ def fit(
     interrupted and resumed has the same numbers as one that was not, bit for bit where XLA
     repeats itself (CPUs do; GPUs need `--xla_gpu_deterministic_ops`). What a checkpoint cannot
     know, `loss`, `batches` and the numbers inside `optimiser`, has to stay the same. One
-    process; the host waits for the devices every `log_every` steps only.
+    process; the host waits for accelerators every `log_every` steps only.
 
     **Arguments:**
 
@@ -169,6 +169,10 @@ def fit(
                     break
                 advance, others = fixed or compiled(_on_host(batches, key, run.done, devices))
                 arrays, metrics = advance(run.arrays, others)
+                if jax.default_backend() == "cpu":
+                    # Queued programs with parallel loops of their own can wait for each other
+                    # for ever where the host has few threads.
+                    jax.block_until_ready(arrays)
                 run = _Run(arrays, run.done + 1, [*run.pending, metrics], run.history)
                 bar.update()
     except KeyboardInterrupt:
