@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec as P
 
 import jinv
-from jinv.linear import PCG, Chebyshev, FastPoisson, Jacobi, Multigrid, Refinement, poisson
+from jinv.linear import PCG, Chebyshev, FastPoisson, Jacobi, Multigrid, Refinement, Tagged, poisson
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -209,7 +209,7 @@ def test_many_right_hand_sides_stop_one_by_one(preconditioner, rng):
     vectors[:16] = jax.vmap(operator.mv)(jnp.asarray(vectors[:16]))
     vectors[5] = 0
     vectors = jnp.asarray(vectors)
-    solver = PCG(1e-6, 0.0, preconditioner)
+    solver = PCG(1e-10, 0.0, preconditioner)
     batch = jax.vmap(lambda b: _solve(operator, b, solver))(vectors)
     one = jax.jit(lambda b: _solve(operator, b, solver))
     for lane, b in enumerate(vectors):
@@ -217,8 +217,8 @@ def test_many_right_hand_sides_stop_one_by_one(preconditioner, rng):
         # Sums of a batch are rounded differently, which a hundred steps make visible.
         rounded = preconditioner is None
         difference = abs(batch.stats["num_steps"][lane] - alone.stats["num_steps"])
-        assert difference <= (1 if rounded else 0)
-        atol = 1e-5 if rounded else 1e-12
+        assert difference <= (10 if rounded else 0)
+        atol = 1e-6 if rounded else 1e-12
         np.testing.assert_allclose(batch.value[lane], alone.value, rtol=0, atol=atol)
     assert batch.stats["num_steps"][5] == 0 and len(set(batch.stats["num_steps"].tolist())) > 1
 
@@ -283,28 +283,8 @@ def test_inside_diffrax():
     operator = poisson((8, 8), spacing=1 / 8)
     x = jnp.ones((8, 8))
 
-    class Stepper(lx.AbstractLinearSolver):
-        """The Jacobian of a Newton step, I + h A, tagged by hand: diffrax does not know."""
-
-        solver: PCG = PCG(1e-10, 0.0)
-
-        def init(self, operator, options):
-            tagged = lx.TaggedLinearOperator(operator, lx.positive_semidefinite_tag)
-            return self.solver.init(tagged, options)
-
-        def compute(self, state, vector, options):
-            return self.solver.compute(state, vector, options)
-
-        def transpose(self, state, options):
-            return state, options
-
-        def conj(self, state, options):
-            return state, options
-
-        def assume_full_rank(self):
-            return True
-
-    roots = optx.Newton(1e-8, 1e-8, linear_solver=Stepper())
+    solver = Tagged(PCG(1e-10, 0.0), lx.negative_semidefinite_tag)
+    roots = optx.Newton(1e-8, 1e-8, linear_solver=solver)
     term = diffrax.ODETerm(lambda t, y, _: -operator.mv(y))
     out = diffrax.diffeqsolve(
         term,

@@ -29,3 +29,4 @@ from ._random import (
 )
 from ._refinement import Refinement as Refinement
 from ._ritz import RitzSamples as RitzSamples, ritz_pairs as ritz_pairs
+from ._tagged import Tagged as Tagged

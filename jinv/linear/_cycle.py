@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg
 import lineax as lx
 from jax import lax
 from jaxtyping import Array, Float
@@ -185,8 +184,7 @@ class Coarsest(eqx.Module):
         matrix = jax.vmap(operator.mv)(basis.reshape(n, *operator.shape)).reshape(n, n)
         diagonal = jnp.diagonal(matrix)
         shift = jnp.where(diagonal > 0, jnp.asarray(1e-4, dtype) * diagonal, 1)
-        factor = jax.scipy.linalg.cho_factor(matrix + jnp.diag(shift))
-        return Coarsest(jax.scipy.linalg.cho_solve(factor, basis))
+        return Coarsest(_inverse(matrix + jnp.diag(shift)))
 
     def solve(self, coarser: list, rhs: Float[Array, "..."], cycle: str) -> Float[Array, "..."]:
         return (self.inverse @ rhs.ravel()).reshape(rhs.shape)
@@ -288,6 +286,22 @@ class RedSystem(AbstractReduction):
         level = self.operator.level
         _, black = level.layout.pack(vector)
         return level.layout.unpack(value, level.complete(value, black))
+
+
+def _inverse(matrix):
+    """The inverse of a small positive definite matrix, by Gauss-Jordan elimination.
+
+    Not LAPACK's: on CPUs with few threads its batched calls from inside a larger program were seen
+    to wait for the others, and for ever.
+    """
+
+    def eliminate(k, a):
+        row, column = a[k] / a[k, k], a[:, k]
+        b = a - jnp.outer(column, row)
+        b = b.at[:, k].set(-column / a[k, k]).at[k].set(row)
+        return b.at[k, k].set(1 / a[k, k])
+
+    return lax.fori_loop(0, matrix.shape[0], eliminate, matrix)
 
 
 def _dtype(levels):

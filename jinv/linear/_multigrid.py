@@ -192,8 +192,7 @@ class Multigrid(AbstractPreconditioner):
         return [*levels, Coarsest.make(operator)]
 
 
-# Unknowns of the grid that is solved by a dense inverse. Few: LAPACK's threads, from some hundred
-# unknowns on, can wait for each other longer than all the rest takes.
+# Unknowns of the grid that is solved by a dense inverse: as much work as a small level.
 _COARSEST = 100
 
 

@@ -36,9 +36,10 @@ def random_obstacles(
         ```
     """
     shape = as_shape(shape)
-    centres = jnp.meshgrid(*[(jnp.arange(n) + 0.5) / max(shape) for n in shape], indexing="ij")
-    x = jnp.stack(centres)
-    extent = jnp.asarray([n / max(shape) for n in shape])
+    longest = max(shape)
+    centres = [(jnp.arange(n, dtype=float) + 0.5) / longest for n in shape]
+    x = jnp.stack(jnp.meshgrid(*centres, indexing="ij"))
+    extent = jnp.asarray([n / longest for n in shape])
 
     def one(key):
         keys = jax.random.split(key, 5)
@@ -49,9 +50,9 @@ def random_obstacles(
         )
         long = jax.random.uniform(keys[2], (2,), minval=0.08, maxval=0.3)
         ball = jnp.sum(away[0] ** 2, axis=0) < radius**2
-        frame = jnp.linalg.qr(jax.random.normal(keys[3], (len(shape),) * 2))[0]
+        frame = _frame(jax.random.normal(keys[3], (len(shape),) * 2))
         bar = _box(jnp.abs(jnp.tensordot(frame, away[1], axes=1)), thin, long[0])
-        thick = jax.random.randint(keys[4], (), 1, 4).astype(x.dtype) / (2 * max(shape))
+        thick = jax.random.randint(keys[4], (), 1, 4).astype(x.dtype) / (2 * longest)
         axis = jax.random.randint(keys[4], (), 0, len(shape))
         plate = _box(jnp.roll(jnp.abs(away[2]), axis, axis=0), thick, long[1])
         there = jax.random.uniform(jax.random.fold_in(key, 5), (3,)) < 2 / 3
@@ -59,6 +60,16 @@ def random_obstacles(
 
     solid = jnp.any(jax.vmap(one)(jax.random.split(key, count)), axis=0)
     return jnp.where(solid, SOLID, FLUID)
+
+
+def _frame(vectors):
+    """Orthonormal vectors from independent ones."""
+    frame = []
+    for v in vectors:
+        for u in frame:
+            v = v - jnp.vdot(u, v) * u
+        frame.append(v / jnp.linalg.norm(v))
+    return jnp.stack(frame)
 
 
 def _box(away, thin, long):
