@@ -11,6 +11,7 @@ the coefficient go up to a thousand.
 """
 
 import argparse
+import pathlib
 import subprocess
 
 import jax
@@ -122,6 +123,7 @@ def main():
         "accuracy": accuracy,
         "loss": [fitted.history[0]["loss"], fitted.history[-1]["loss"]],
     }
+    pathlib.Path("jinv/pretrained/weights").mkdir(exist_ok=True)
     jinv.pretrained.save(f"jinv/pretrained/weights/{name}", fitted.model, record)
 
 

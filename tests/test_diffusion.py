@@ -174,7 +174,7 @@ ones = jnp.ones
         (lambda: pressure_poisson(ones((3, 3))), "integers"),
         (lambda: pressure_poisson(jnp.zeros((3, 3), int), open_sides=[(2, 0)]), "open_sides"),
         (
-            lambda: jinv.linear.random_coefficient((3,), key=jax.random.key(0), contrast=0.0),
+            lambda: random_coefficient((3,), key=jax.random.key(0), contrast=0.0),
             "contr",
         ),
     ],

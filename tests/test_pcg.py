@@ -350,9 +350,9 @@ def test_bad_input_is_named(rng):
     for make, words in cases:
         with pytest.raises(ValueError, match=words):
             make()
-    complex_ = lx.MatrixLinearOperator(jnp.eye(3) + 0j, lx.positive_semidefinite_tag)
+    complex_ = lx.MatrixLinearOperator(jnp.eye(3, dtype=complex), lx.positive_semidefinite_tag)
     with pytest.raises(ValueError, match="real"):
-        _solve(complex_, jnp.ones(3) + 0j, PCG(1e-3, 0.0))
+        _solve(complex_, jnp.ones(3, complex), PCG(1e-3, 0.0))
     closure = lx.FunctionLinearOperator(
         lambda x: x, jax.ShapeDtypeStruct((3,), float), lx.positive_semidefinite_tag
     )

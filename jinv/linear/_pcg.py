@@ -1,6 +1,5 @@
 """Preconditioned conjugate gradients."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -77,7 +76,7 @@ class PCG(lx.AbstractLinearSolver):
 
     rtol: Any
     atol: Any
-    preconditioner: AbstractPreconditioner | lx.AbstractLinearOperator | Callable | None = None
+    preconditioner: Any = None
     max_steps: int | None = eqx.field(static=True, kw_only=True, default=None)
     replace_every: int = eqx.field(static=True, kw_only=True, default=50)
     flexible: bool = eqx.field(static=True, kw_only=True, default=False)

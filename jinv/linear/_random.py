@@ -43,8 +43,8 @@ def random_obstacles(
 
     def one(key):
         keys = jax.random.split(key, 5)
-        places = jax.random.uniform(keys[0], (3, len(shape))) * extent
-        away = x - places.reshape(3, len(shape), *[1] * len(shape))
+        places = jax.random.uniform(keys[0], (3, len(shape))) * extent[None]
+        away = x[None] - places.reshape(3, len(shape), *[1] * len(shape))
         radius, thin = jax.random.uniform(
             keys[1], (2,), minval=jnp.asarray([0.03, 0.01]), maxval=jnp.asarray([0.16, 0.05])
         )
