@@ -12,6 +12,7 @@ from jinv.linear import (
     null_space,
     poisson,
     pressure_poisson,
+    random_coefficient,
 )
 
 
