@@ -1,3 +1,4 @@
+from ._algebraic import AlgebraicMultigrid as AlgebraicMultigrid
 from ._diffusion import (
     Diffusion as Diffusion,
     heterogeneous_diffusion as heterogeneous_diffusion,
@@ -12,3 +13,4 @@ from ._preconditioner import (
     Chebyshev as Chebyshev,
     Jacobi as Jacobi,
 )
+from ._sparse import SparseMatrix as SparseMatrix, to_scipy as to_scipy
