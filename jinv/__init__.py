@@ -7,8 +7,10 @@ from . import (
     metrics as metrics,
     operators as operators,
     plot as plot,
+    pretrained as pretrained,
     prox as prox,
     splitting as splitting,
+    train as train,
 )
 from ._adjoint import (
     AbstractAdjoint as AbstractAdjoint,

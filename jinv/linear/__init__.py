@@ -1,3 +1,5 @@
+"""Linear solvers, lineax's way: preconditioned CG, multigrid, learned directions."""
+
 from ._algebraic import AlgebraicMultigrid as AlgebraicMultigrid
 from ._diffusion import (
     Diffusion as Diffusion,
@@ -6,6 +8,9 @@ from ._diffusion import (
     poisson as poisson,
     pressure_poisson as pressure_poisson,
 )
+from ._fast_poisson import FastPoisson as FastPoisson
+from ._learn import convergence_loss as convergence_loss
+from ._multigrid import Multigrid as Multigrid, MultigridWeights as MultigridWeights
 from ._pcg import PCG as PCG
 from ._preconditioner import (
     AbstractPreconditioner as AbstractPreconditioner,
@@ -13,4 +18,9 @@ from ._preconditioner import (
     Chebyshev as Chebyshev,
     Jacobi as Jacobi,
 )
+from ._random import (
+    random_coefficient as random_coefficient,
+    random_obstacles as random_obstacles,
+)
+from ._refinement import Refinement as Refinement
 from ._sparse import SparseMatrix as SparseMatrix, to_scipy as to_scipy

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jax.core import Tracer
 
 
 def check_operator(operator: lx.AbstractLinearOperator, solver: str) -> None:
@@ -26,5 +27,5 @@ def check_operator(operator: lx.AbstractLinearOperator, solver: str) -> None:
 def check_tolerances(rtol, atol) -> None:
     """Raises for tolerances that are known to be negative or not a number."""
     for name, value in {"rtol": rtol, "atol": atol}.items():
-        if not isinstance(value, jax.core.Tracer) and not (np.asarray(value) >= 0).all():
+        if not isinstance(value, Tracer) and not (np.asarray(value) >= 0).all():
             raise ValueError(f"{name} must not be negative, got {value}.")

@@ -1,12 +1,14 @@
 """Finite-volume diffusion on structured grids: the five- and seven-point operators."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Shaped
 
 from ..operators._base import AbstractOperator
@@ -41,7 +43,7 @@ class Diffusion(AbstractOperator):
         >>> import jax.numpy as jnp, jinv
         >>> A = jinv.linear.Diffusion([jnp.ones(4)])
         >>> A.mv(jnp.array([1.0, 2.0, 4.0]))
-        Array([0., -1.,  6.], dtype=float32)
+        Array([ 0., -1.,  6.], dtype=float32)
 
         ```
     """
@@ -187,10 +189,10 @@ def heterogeneous_diffusion(
     !!! example
         ```python
         >>> import jax.numpy as jnp, jinv
-        >>> k = jnp.array([1.0, 1000.0])
+        >>> k = jnp.array([1.0, 3.0])
         >>> print(jinv.linear.heterogeneous_diffusion(k).as_matrix())
-        [[    3.998002    -1.998002]
-         [   -1.998002  2001.998   ]]
+        [[ 3.5 -1.5]
+         [-1.5  7.5]]
 
         ```
     """
@@ -321,6 +323,15 @@ def null_space(operator: Diffusion) -> Float[Array, "k ..."]:
     return jnp.asarray(basis)
 
 
+def require_diffusion(operator: Any, method: str) -> Diffusion:
+    if not isinstance(operator, Diffusion):
+        raise ValueError(
+            f"{method} needs a jinv.linear.Diffusion, got {type(operator).__name__}; for other "
+            "sparse matrices there is jinv.linear.AlgebraicMultigrid."
+        )
+    return operator
+
+
 def check_weights(weights: Array, name: str) -> None:
     """Raises for values that are known to be negative or not finite."""
     if _is_known(weights):
@@ -330,7 +341,7 @@ def check_weights(weights: Array, name: str) -> None:
 
 
 def _is_known(x):
-    return eqx.is_array(x) and not isinstance(x, jax.core.Tracer)
+    return eqx.is_array(x) and not isinstance(x, Tracer)
 
 
 def _cells(faces):

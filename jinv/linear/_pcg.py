@@ -19,8 +19,11 @@ from ._preconditioner import AbstractPreconditioner, AbstractReduction
 class PCG(lx.AbstractLinearSolver):
     r"""Conjugate gradients for a symmetric positive definite system $A x = b$, preconditioned.
 
-    Stops when $\|b - A x\|_2 \le \max(\texttt{atol}, \texttt{rtol}\,\|b\|_2)$. The recursion's
-    residual drifts from the true one; before this solver calls a system solved it computes
+    Stops when $\|b - A x\|_2 \le \max(\texttt{atol}, \texttt{rtol}\,\|b\|_2)$, or at
+    $4 \varepsilon \|A\|_F \|x\|_2 / \sqrt n$ where that is larger: no vector of the dtype does
+    better. In float32 that can be 1e-4 of $b$; [`jinv.linear.Refinement`][] goes on.
+
+    The recursion's residual drifts from the true one; before this solver calls a system solved it computes
     $b - A x$, and goes on from there if that is not small enough. In exact arithmetic the
     error's energy norm falls by $(\sqrt\kappa - 1)/(\sqrt\kappa + 1)$ per step, with
     $\kappa$ the condition number of $M^{-1} A$.
@@ -48,8 +51,7 @@ class PCG(lx.AbstractLinearSolver):
     (the true one, relative to the right-hand side), `incompatible` (the norm of what was
     projected away, relative likewise) and, with `history`, `residuals` (relative; `NaN` after
     the last step). Results besides success: `max_steps_reached`; `stagnation`, where the true
-    residual stays above the tolerance although the recursion's does not, that is the accuracy
-    of the dtype is reached (see [`jinv.linear.Refinement`][]); `breakdown`, where the operator
+    residual stays above the tolerance although the recursion's does not; `breakdown`, where the operator
     or the preconditioner shows that it is not positive definite, or the operator is singular
     and the right-hand side outside its range; `nonfinite_input`. With `vmap`, lanes stop one
     by one.
@@ -192,7 +194,19 @@ class _Run(eqx.Module):
             history=history,
         )
         start = match_varying(start, (rhs, goal, self.operator, self.preconditioner))
-        return jax.lax.while_loop(lambda s: ~s.done, lambda s: self._cycle(s, rhs, goal), start)
+        end = jax.lax.while_loop(lambda s: ~s.done, lambda s: self._cycle(s, rhs, goal), start)
+        # No vector of this dtype has a smaller residual than about eps |A| |x|.
+        attained = end.residual <= 4 * jnp.finfo(norm.dtype).eps * self._size(end.value)
+        stuck = end.result == lx.RESULTS.stagnation
+        result = lx.RESULTS.where(stuck & attained, lx.RESULTS.successful, end.result)
+        return eqx.tree_at(lambda s: s.result, end, result)
+
+    def _size(self, value):
+        """About `|A| |value|`, with the root mean square of the norms of the rows of `A`."""
+        flat, unravel = jax.flatten_util.ravel_pytree(value)
+        signs = unravel(jax.random.rademacher(jax.random.key(0), flat.shape, flat.dtype))
+        ratio = _tree.norm(self.operator.mv(signs)) / jnp.asarray(flat.size**0.5, flat.dtype)
+        return ratio * _tree.norm(value)
 
     def _cycle(self, s, rhs, goal):
         s = eqx.tree_at(lambda s: s.since, s, jnp.zeros_like(s.since))
@@ -306,7 +320,7 @@ def _system(operator, given) -> AbstractReduction:
 def _orthonormal(null_space, operator):
     if null_space is None:
         return None
-    structure = operator.in_structure()
+    structure, flat = operator.in_structure(), None
     try:
         flat = jax.vmap(lambda v: jax.flatten_util.ravel_pytree(v)[0])(null_space)
         fits = jax.tree.map(lambda x: (x.shape[1:], x.dtype), null_space) == jax.tree.map(
@@ -314,7 +328,7 @@ def _orthonormal(null_space, operator):
         )
     except (ValueError, TypeError):
         fits = False
-    if not fits:
+    if flat is None or not fits:
         raise ValueError(
             f"null_space must hold vectors of structure {structure} along a first axis."
         )

@@ -1,6 +1,7 @@
 """Grids in red-black order: the two colours of a chequerboard, each as one contiguous vector."""
 
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -48,7 +49,9 @@ class RedBlack(eqx.Module):
         even = [(0, n % 2) for n in self.shape]
         x = jnp.pad(x, even) if any(n % 2 for n in self.shape) else x
         corners = itertools.product((0, 1), repeat=len(self.shape))
-        blocks = {c: x[tuple(slice(p, None, 2) for p in c)] for c in corners}
+        blocks: dict[tuple[int, ...], Array] = {
+            c: x[tuple(slice(p, None, 2) for p in c)] for c in corners
+        }
         return self.join(blocks, 0), self.join(blocks, 1)
 
     def unpack(self, red: Inexact[Array, " size"], black: Inexact[Array, " size"]) -> Array:
@@ -61,7 +64,7 @@ class RedBlack(eqx.Module):
         """The vector of one colour from the corners of all blocks, by their parities."""
         return self._join(blocks, (), colour)
 
-    def _join(self, blocks, corner, colour):
+    def _join(self, blocks, corner, colour) -> Any:
         axis = len(corner)
         if axis == len(self.shape):
             return blocks[corner][..., None] if colour == 0 else None

@@ -1,0 +1,316 @@
+"""The levels of a multigrid cycle on red-black grids."""
+
+import itertools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+import lineax as lx
+from jax import lax
+from jaxtyping import Array, Float
+
+from ._diffusion import Diffusion
+from ._preconditioner import AbstractReduction, symmetric_positive
+from ._red_black import RedBlack
+
+
+class Level(eqx.Module):
+    r"""One grid: red-black relaxation and the transfers to the next grid.
+
+    Black cells are always solved exactly, and red ones relaxed by factors in (0, 2) that may
+    differ from cell to cell. Every half sweep then lowers the energy, before (red, black) and
+    after (black, red) the coarse correction: the cycle is symmetric and positive definite
+    whatever the factors, the transfers and the coarse operators are. A half sweep reads half of
+    the grid, and leaves no residual on black cells: only red ones take part in transfers.
+    """
+
+    layout: RedBlack
+    diagonal: tuple[Array, Array]
+    inverse: tuple[Array, Array]
+    links: list[tuple[Array, Array]]
+    shares: list[dict[tuple[int, ...], Array | None]]
+    relaxation: Float[Array, " size"]
+    sweeps: int = eqx.field(static=True)
+
+    @staticmethod
+    def make(operator: Diffusion, shares, relaxation, sweeps: int) -> "Level":
+        """From an operator, the shares of `Coarsening` along each axis (`None` where an axis is
+        not coarsened) and the relaxation factors of all cells."""
+        layout = RedBlack(operator.shape)
+        grid = operator.diagonal()
+        diagonal = layout.pack(grid)
+        inverse = layout.pack(jnp.where(grid > 0, 1 / jnp.where(grid > 0, grid, 1), 0))
+        links = []
+        for axis, w in enumerate(operator.faces):
+            inside = lax.slice_in_dim(w, 1, operator.shape[axis], axis=axis)
+            inside = jnp.pad(inside, [(0, int(a == axis)) for a in range(inside.ndim)])
+            red, black = layout.pack(inside)
+            links.append((jnp.pad(red, layout.halo), jnp.pad(black, layout.halo)))
+        blocks = [_corners(alpha, axis, layout) for axis, alpha in enumerate(shares)]
+        # Lone cells are exact, whatever was interpolated into them.
+        factors = layout.pack(jnp.where(operator.active(), relaxation, 1))[0]
+        return Level(layout, diagonal, inverse, links, blocks, factors, sweeps)
+
+    def solve(self, coarser: list, rhs: Float[Array, "..."], cycle: str) -> Float[Array, "..."]:
+        """An approximate solution on this grid, as part of the cycle of the next finer one."""
+        both = self.layout.pack(rhs)
+        correct = lambda kind: lambda x: self._correct(coarser, x, both, kind)
+        if cycle == "W":
+            # A loop, so that the program does not double from level to level.
+            zero = jax.tree.map(jnp.zeros_like, both)
+            x = lax.fori_loop(0, 2, lambda _, x: correct("W")(x), zero)
+        else:
+            x = self.relax(coarser, both, "V")
+        if cycle == "F":
+            x = correct("V")(correct("F")(x))
+        return self.layout.unpack(*x)
+
+    def _correct(self, coarser, x, rhs, cycle):
+        residual = jax.tree.map(jnp.subtract, rhs, self.product(x))
+        return jax.tree.map(jnp.add, x, self.relax(coarser, residual, cycle))
+
+    def relax(self, coarser: list, rhs: tuple[Array, Array | None], cycle: str):
+        """One cycle from zero; returns both colours. A black right-hand side of `None` is zero."""
+        red, black = rhs
+        scaled = self.relaxation * self.inverse[0]
+        x = self._place(scaled * red)
+        y = self._black(x, black)
+        for _ in range(self.sweeps - 1):
+            x = self._red(x, y, red)
+            y = self._black(x, black)
+        residual = red + self._off(y, 0) - self.diagonal[0] * self._core(x)
+        # A buffer of its own: fused with what reads it, it would be computed many times.
+        residual = self._core(self._place(residual))
+        coarse = coarser[0].solve(coarser[1:], self._restrict(residual), cycle)
+        x = x + self._place(self._prolong(coarse))
+        for _ in range(self.sweeps):
+            y = self._black(x, black)
+            x = self._red(x, y, red)
+        return self._core(x), self._core(y)
+
+    def product(self, x: tuple[Array, Array]) -> tuple[Array, Array]:
+        """The operator in this layout."""
+        red, black = (self._place(colour) for colour in x)
+        product = lambda c, other: self.diagonal[c] * x[c] - self._off(other, c)
+        return product(0, black), product(1, red)
+
+    def eliminate(self, red: Array, black: Array) -> Array:
+        """The red right-hand side after the black unknowns are eliminated."""
+        return red + self._off(self._place(self.inverse[1] * black), 0)
+
+    def complement(self, red: Array) -> Array:
+        """The Schur complement of the black cells."""
+        y = self._black(self._place(red), None)
+        return self.diagonal[0] * red - self._off(y, 0)
+
+    def complete(self, red: Array, black: Array) -> Array:
+        """The black unknowns that go with the red ones."""
+        return self._core(self._black(self._place(red), black))
+
+    def _red(self, x, y, rhs):
+        old = self._core(x)
+        new = self.inverse[0] * (rhs + self._off(y, 0))
+        return self._place(old + self.relaxation * (new - old))
+
+    def _black(self, x, rhs):
+        total = self._off(x, 1)
+        return self._place(self.inverse[1] * (total if rhs is None else rhs + total))
+
+    def _off(self, other, colour):
+        """The weighted sum over the neighbours, of the other colour, of all cells of a colour."""
+        halo, size = self.layout.halo, self.layout.size
+        window = lambda x, start: lax.slice(x, (halo + start,), (halo + start + size,))
+        total = jnp.zeros((), other.dtype)
+        for stride, links in zip(self.layout.strides, self.links, strict=True):
+            ahead = (stride + 2 * colour - 1) // 2
+            behind = ahead - stride
+            total = total + window(links[colour], 0) * window(other, ahead)
+            total = total + window(links[1 - colour], behind) * window(other, behind)
+        return total
+
+    def _place(self, x):
+        """With a halo of zeros on both sides."""
+        halo = self.layout.halo
+        zeros = jnp.zeros(x.shape[0] + 2 * halo, x.dtype)
+        return lax.dynamic_update_slice(zeros, x, (halo,))
+
+    def _core(self, x):
+        halo = self.layout.halo
+        return lax.slice(x, (halo,), (halo + self.layout.size,))
+
+    def _prolong(self, coarse):
+        """The red cells of the interpolated grid; the last axis goes first."""
+        blocks: dict[tuple[int, ...], Array] = {(): coarse}
+        for axis in reversed(range(len(self.shares))):
+            fine = {}
+            for (parity, *rest), alpha in self.shares[axis].items():
+                u = blocks[tuple(rest)]
+                if alpha is None:
+                    fine[parity, *rest] = lax.slice_in_dim(u, parity, u.shape[axis], 2, axis)
+                else:
+                    fine[parity, *rest] = u + alpha * (_shift(u, axis, 1 - 2 * parity) - u)
+            blocks = fine
+        return self.layout.join(blocks, 0)
+
+    def _restrict(self, red):
+        """The transpose of `_prolong`."""
+        blocks = self.layout.split(red, 0)
+        for axis, shares in enumerate(self.shares):
+            coarse = {}
+            for (parity, *rest), alpha in shares.items():
+                r = blocks[parity, *rest]
+                if alpha is None:
+                    r = _dilate(r, axis, parity)
+                else:
+                    r = r - alpha * r + _shift(alpha * r, axis, 2 * parity - 1)
+                coarse[*rest,] = coarse[*rest,] + r if (*rest,) in coarse else r
+            blocks = coarse
+        return blocks[()]
+
+
+class Coarsest(eqx.Module):
+    r"""The last grid, solved by a dense inverse: of the operator with its diagonal increased by
+    one part in ten thousand, so that a singular one has an inverse too."""
+
+    inverse: Float[Array, "n n"]
+
+    @staticmethod
+    def make(operator: Diffusion) -> "Coarsest":
+        n, dtype = operator.sink.size, operator.sink.dtype
+        basis = jnp.eye(n, dtype=dtype)
+        matrix = jax.vmap(operator.mv)(basis.reshape(n, *operator.shape)).reshape(n, n)
+        diagonal = jnp.diagonal(matrix)
+        shift = jnp.where(diagonal > 0, jnp.asarray(1e-4, dtype) * diagonal, 1)
+        factor = jax.scipy.linalg.cho_factor(matrix + jnp.diag(shift))
+        return Coarsest(jax.scipy.linalg.cho_solve(factor, basis))
+
+    def solve(self, coarser: list, rhs: Float[Array, "..."], cycle: str) -> Float[Array, "..."]:
+        return (self.inverse @ rhs.ravel()).reshape(rhs.shape)
+
+
+class Cycle(lx.AbstractLinearOperator):
+    """A multigrid cycle as an approximate inverse on grids."""
+
+    levels: list
+    kind: str = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
+
+    def mv(self, vector):
+        dtype = _dtype(self.levels)
+        fine, *coarser = self.levels
+        rhs = vector.astype(dtype)
+        if isinstance(fine, Level):
+            value = fine.layout.unpack(*fine.relax(coarser, fine.layout.pack(rhs), self.kind))
+        else:
+            value = fine.solve(coarser, rhs, self.kind)
+        return value.astype(vector.dtype)
+
+    def as_matrix(self):
+        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
+
+    def transpose(self):
+        return self
+
+    def in_structure(self):
+        return self.structure
+
+    def out_structure(self):
+        return self.structure
+
+
+class RedCycle(lx.AbstractLinearOperator):
+    """The cycle's red part, for right-hand sides without black part: an approximate inverse of
+    the Schur complement."""
+
+    levels: list
+    kind: str = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
+
+    def mv(self, vector):
+        red = vector.astype(_dtype(self.levels))
+        value, _ = self.levels[0].relax(self.levels[1:], (red, None), self.kind)
+        return value.astype(vector.dtype)
+
+    def as_matrix(self):
+        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
+
+    def transpose(self):
+        return self
+
+    def in_structure(self):
+        return self.structure
+
+    def out_structure(self):
+        return self.structure
+
+
+class Complement(lx.AbstractLinearOperator):
+    """The Schur complement of the black cells."""
+
+    level: Level
+
+    def mv(self, vector):
+        return self.level.complement(vector)
+
+    def as_matrix(self):
+        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
+
+    def transpose(self):
+        return self
+
+    def in_structure(self):
+        return jax.ShapeDtypeStruct((self.level.layout.size,), self.level.inverse[0].dtype)
+
+    def out_structure(self):
+        return self.in_structure()
+
+
+symmetric_positive(Cycle, RedCycle, Complement)
+
+
+class RedSystem(AbstractReduction):
+    """The red cells alone. The black ones are solved exactly, so that they have no residual:
+    its norm is that of the whole system."""
+
+    operator: Any  # the Complement
+    preconditioner: lx.AbstractLinearOperator
+
+    def restrict(self, vector, y0):
+        level = self.operator.level
+        rhs = level.eliminate(*level.layout.pack(vector))
+        return rhs, None if y0 is None else level.layout.pack(y0)[0]
+
+    def extend(self, value, vector):
+        level = self.operator.level
+        _, black = level.layout.pack(vector)
+        return level.layout.unpack(value, level.complete(value, black))
+
+
+def _dtype(levels):
+    return levels[-1].inverse.dtype
+
+
+def _corners(alpha, axis, layout) -> dict[tuple[int, ...], Any]:
+    """The shares along one axis by the parities of the cells along this and all later axes; along
+    the first axis those of red cells only."""
+    corners = list(itertools.product((0, 1), repeat=len(layout.shape) - axis))
+    corners = [c for c in corners if axis > 0 or sum(c) % 2 == 0]
+    if alpha is None:
+        return dict.fromkeys(corners)
+    alpha = jnp.pad(alpha, [(0, n % 2 if a >= axis else 0) for a, n in enumerate(alpha.shape)])
+    cut = lambda c: (slice(None),) * axis + tuple(slice(p, None, 2) for p in c)
+    return {c: alpha[cut(c)] for c in corners}
+
+
+def _shift(x, axis, by):
+    """`y[i] = x[i - by]` along `axis`, zero where that is outside."""
+    rule = [(by, -by, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), rule)
+
+
+def _dilate(x, axis, parity):
+    """`y[2 i + parity] = x[i]` along `axis`."""
+    rule = [(parity, 1 - parity, 1) if a == axis else (0, 0, 0) for a in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), rule)

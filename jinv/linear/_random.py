@@ -1,0 +1,116 @@
+"""Random geometries and coefficients: what linear solvers are trained and tested on."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..operators._checks import as_inexact, as_shape
+from ._diffusion import FLUID, SOLID
+
+
+def random_obstacles(
+    shape: int | Sequence[int], *, key: PRNGKeyArray, count: int = 3
+) -> Int[Array, "..."]:
+    """Cells of a fluid (0) among solid obstacles (1): balls, tilted bars and thin plates.
+
+    `count` of each kind, a third of them absent at random; sizes are relative to the domain, and
+    plates are one to three cells thick, so that the same key gives the same picture at
+    every size but for the plates.
+
+    **Arguments:**
+
+    - `shape`: cells along each axis.
+    - `key`: a JAX PRNG key.
+    - `count`: the largest number of obstacles of each kind.
+
+    **Returns:** integers for [`jinv.linear.pressure_poisson`][].
+
+    !!! example
+        ```python
+        >>> import jax, jinv
+        >>> cells = jinv.linear.random_obstacles((64, 64), key=jax.random.key(0))
+        >>> A = jinv.linear.pressure_poisson(cells, open_sides=[(0, 1)])
+
+        ```
+    """
+    shape = as_shape(shape)
+    centres = jnp.meshgrid(*[(jnp.arange(n) + 0.5) / max(shape) for n in shape], indexing="ij")
+    x = jnp.stack(centres)
+    extent = jnp.asarray([n / max(shape) for n in shape])
+
+    def one(key):
+        keys = jax.random.split(key, 5)
+        places = jax.random.uniform(keys[0], (3, len(shape))) * extent
+        away = x - places.reshape(3, len(shape), *[1] * len(shape))
+        radius, thin = jax.random.uniform(
+            keys[1], (2,), minval=jnp.asarray([0.03, 0.01]), maxval=jnp.asarray([0.16, 0.05])
+        )
+        long = jax.random.uniform(keys[2], (2,), minval=0.08, maxval=0.3)
+        ball = jnp.sum(away[0] ** 2, axis=0) < radius**2
+        frame = jnp.linalg.qr(jax.random.normal(keys[3], (len(shape),) * 2))[0]
+        bar = _box(jnp.abs(jnp.tensordot(frame, away[1], axes=1)), thin, long[0])
+        thick = jax.random.randint(keys[4], (), 1, 4) / (2 * max(shape))
+        axis = jax.random.randint(keys[4], (), 0, len(shape))
+        plate = _box(jnp.roll(jnp.abs(away[2]), axis, axis=0), thick, long[1])
+        there = jax.random.uniform(jax.random.fold_in(key, 5), (3,)) < 2 / 3
+        return (ball & there[0]) | (bar & there[1]) | (plate & there[2])
+
+    solid = jnp.any(jax.vmap(one)(jax.random.split(key, count)), axis=0)
+    return jnp.where(solid, SOLID, FLUID)
+
+
+def _box(away, thin, long):
+    if len(away) == 1:
+        return away[0] <= thin
+    return (away[0] <= thin) & jnp.all(away[1:] <= long, axis=0)
+
+
+def random_coefficient(
+    shape: int | Sequence[int],
+    *,
+    key: PRNGKeyArray,
+    contrast: float = 1e3,
+    length: float = 0.1,
+    smooth: bool = False,
+    dtype=None,
+) -> Float[Array, "..."]:
+    """A random coefficient with jumps: `contrast` inside and 1 outside the level sets of a
+    smooth Gaussian field; with `smooth` the lognormal field itself, of about that range.
+
+    **Arguments:**
+
+    - `shape`: cells along each axis.
+    - `key`: a JAX PRNG key.
+    - `contrast`: the ratio of the two values.
+    - `length`: the correlation length, relative to the longest side.
+    - `smooth`: a coefficient without jumps.
+    - `dtype`: the default floating-point dtype if `None`.
+
+    **Returns:** positive values for [`jinv.linear.heterogeneous_diffusion`][].
+
+    Raises `ValueError` for a contrast or a length that is not positive.
+
+    !!! example
+        ```python
+        >>> import jax, jinv
+        >>> k = jinv.linear.random_coefficient((64, 64), key=jax.random.key(0))
+        >>> A = jinv.linear.heterogeneous_diffusion(k)
+
+        ```
+    """
+    shape, dtype = as_shape(shape), as_inexact(dtype)
+    if not contrast > 0 or not length > 0:
+        raise ValueError(f"contrast and length must be positive, got {contrast}, {length}.")
+    frequencies = [jnp.fft.fftfreq(n) * max(shape) for n in shape]
+    squares = sum(jnp.square(f) for f in jnp.meshgrid(*frequencies, indexing="ij"))
+    white = jnp.fft.fftn(jax.random.normal(key, shape, dtype))
+    window = jnp.exp(-0.5 * (2 * jnp.pi * length / 2) ** 2 * squares).astype(dtype)
+    field = jnp.fft.ifftn(white * window).real.astype(dtype)
+    field = field - jnp.mean(field)
+    logarithm = jnp.log(jnp.asarray(contrast, dtype))
+    if smooth:
+        # Four standard deviations span the range.
+        return jnp.exp(field / jnp.std(field) * logarithm / 4)
+    return jnp.exp(jnp.where(field > 0, logarithm, 0))

@@ -1,0 +1,8 @@
+"""Shipped weights, and the format they are stored in: arrays without pickle, and a record."""
+
+from ._store import (
+    load as load,
+    names as names,
+    read_record as read_record,
+    save as save,
+)

@@ -1,0 +1,6 @@
+"""Training of equinox modules with optax: a pure step, and a loop that resumes exactly."""
+
+from ._batches import Minibatches as Minibatches
+from ._fit import Fit as Fit, fit as fit
+from ._shard import replicate as replicate, shard_batch as shard_batch
+from ._step import TrainState as TrainState, TrainStep as TrainStep

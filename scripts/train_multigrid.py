@@ -1,0 +1,129 @@
+"""Trains the numbers of the multigrid cycle on random geometries and coefficients.
+
+    python scripts/train_multigrid.py --ndim 2     # about ten minutes on two cores
+    python scripts/train_multigrid.py --ndim 3
+
+Stops and goes on where it stopped (`results/train_multigrid_{ndim}d`). Writes
+`jinv/pretrained/weights/multigrid_{ndim}d.npz` with its record. Unsupervised: the loss is the
+logarithm of the reduction of the residual per step of conjugate gradients. A third of the systems
+is a fluid among obstacles, a third has a coefficient with jumps, a third a smooth one; ratios of
+the coefficient go up to a thousand.
+"""
+
+import argparse
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import optax
+
+import jinv
+
+
+def system(shape, key, kind):
+    """A random system: the operator and a right-hand side in its range."""
+    keys = jax.random.split(key, 4)
+    dtype = jnp.result_type(float)
+    cells = jinv.linear.random_obstacles(shape, key=keys[0])
+    fluid = jinv.linear.pressure_poisson(cells, open_sides=[(0, 1)], dtype=dtype)
+    # Powers of one coefficient are the others: ratios between 1 and 1000.
+    power = jax.random.uniform(keys[1])
+    make = lambda smooth: jinv.linear.random_coefficient(
+        shape, key=keys[2], length=0.15, smooth=smooth, dtype=dtype
+    )
+    jumps, smooth = make(False) ** power, make(True) ** power
+    rough = jinv.linear.heterogeneous_diffusion(jnp.where(kind == 1, jumps, smooth))
+    operator = jax.tree.map(lambda a, b: jnp.where(kind == 0, a, b), fluid, rough)
+    noise = jax.random.normal(keys[3], shape, dtype)
+    noise = jnp.where(operator.active(), noise, 0)
+    # White noise alone would not see the smooth errors, a product with the operator only those.
+    smooth_part = operator.mv(jnp.cumsum(noise, axis=0))
+    scale = jnp.linalg.norm(noise) / jnp.linalg.norm(smooth_part)
+    return operator, noise + scale * smooth_part
+
+
+def make_batches(shape, batch_size):
+    def batches(key, step):
+        kinds = jnp.arange(batch_size) % 3
+        return jax.vmap(lambda k, kind: system(shape, k, kind))(
+            jax.random.split(key, batch_size), kinds
+        )
+
+    return batches
+
+
+def loss(weights, batch, key):
+    one = lambda operator, vector: jinv.linear.convergence_loss(
+        jinv.linear.Multigrid(weights), operator, vector, steps=6
+    )
+    return jnp.mean(jax.vmap(one)(*batch))
+
+
+def iterations(weights, shape, kind, count=3):
+    """The mean steps to 1e-6 on held-out systems."""
+    solver = jinv.linear.PCG(1e-6, 0.0, jinv.linear.Multigrid(weights), max_steps=200)
+
+    @jax.jit
+    def steps(key):
+        operator, vector = system(shape, key, kind)
+        solution = lx.linear_solve(operator, vector, solver, throw=False)
+        return solution.stats["num_steps"]
+
+    return float(np.mean([int(steps(jax.random.key(1000 + i))) for i in range(count)]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--ndim", type=int, choices=(2, 3), required=True)
+    parser.add_argument("--size", type=int, help="cells along each axis (2-D: 64, 3-D: 24)")
+    parser.add_argument("--batch-size", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--depth", type=int, default=2, help="levels with numbers of their own")
+    parser.add_argument("--rate", type=float, default=0.03)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    # Gradients of the weights' quotients need the range of double precision.
+    jax.config.update("jax_enable_x64", True)
+    size = args.size or {2: 64, 3: 24}[args.ndim]
+    shape = (size,) * args.ndim
+    name = f"multigrid_{args.ndim}d"
+    weights = jinv.linear.MultigridWeights(args.depth, trainable=True)
+    schedule = optax.cosine_decay_schedule(args.rate, args.steps)
+    fitted = jinv.train.fit(
+        loss,
+        weights,
+        make_batches(shape, args.batch_size),
+        optimiser=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99)),
+        num_steps=args.steps,
+        key=jax.random.key(args.seed),
+        checkpoint=f"results/train_{name}",
+        save_every=100,
+        log_every=25,
+        max_skipped=20,
+    )
+    sizes = {2: (128, 256), 3: (32, 64)}[args.ndim]
+    accuracy = {}
+    for kind, title in enumerate(("obstacles", "jumps", "smooth")):
+        for n in sizes:
+            grid = (n,) * args.ndim
+            accuracy[f"steps to 1e-6, {title}, {n}: untrained, trained"] = [
+                iterations(w, grid, kind) for w in (None, fitted.model)
+            ]
+    for line in accuracy.items():
+        print(*line)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    record = {
+        "script": f"scripts/train_multigrid.py --ndim {args.ndim}",
+        "seed": args.seed,
+        "steps": args.steps,
+        "commit": commit.stdout.strip(),
+        "accuracy": accuracy,
+        "loss": [fitted.history[0]["loss"], fitted.history[-1]["loss"]],
+    }
+    jinv.pretrained.save(f"jinv/pretrained/weights/{name}", fitted.model, record)
+
+
+if __name__ == "__main__":
+    main()

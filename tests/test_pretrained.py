@@ -1,0 +1,250 @@
+"""Stored weights: what is saved is loaded, nothing is unpickled, and each damage is named."""
+
+import hashlib
+import io
+import json
+import pathlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jinv
+from jinv.pretrained import _store, load, names, read_record, save
+
+
+RECORD = {
+    "script": "tools/train.py",
+    "seed": 0,
+    "steps": 100,
+    "commit": "0123abc",
+    "accuracy": {"psnr": 30.5},
+}
+
+
+def network(width=4, seed=0, dtype=jnp.float32):
+    return eqx.nn.MLP(3, 1, width, 1, key=jax.random.key(seed), dtype=dtype)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return save(tmp_path / "network", network(), RECORD)
+
+
+def rewrite(path, change):
+    """Changes the record beside the weights."""
+    beside = path.with_suffix(".json")
+    record = json.loads(beside.read_text())
+    change(record)
+    beside.write_text(json.dumps(record))
+
+
+def exchange(path, content):
+    """Puts other content into the weights, with a record that agrees."""
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    rewrite(path, lambda record: record.update(sha256=digest, bytes=len(content)))
+
+
+def npz(**arrays):
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+# What is saved is loaded.
+
+
+@pytest.mark.parametrize("name", ["network", "network.npz", "network.json", "lpn_v1.5"])
+def test_weights_come_back_exactly(tmp_path, name):
+    model = network()
+    path = save(tmp_path / name, model, RECORD)
+    assert path.is_file() and path.suffix == ".npz"
+    like = eqx.filter_eval_shape(network)
+    for where in (path, str(path), path.with_suffix("")):
+        assert bool(eqx.tree_equal(load(where, network(seed=1)), model))
+        assert bool(eqx.tree_equal(load(where, like), model))
+
+
+def test_all_kinds_of_arrays(tmp_path):
+    model = {
+        "double": jnp.asarray(np.random.default_rng(0).normal(size=(2, 3))),
+        "half": jnp.arange(3, dtype=jnp.bfloat16),
+        "complex": jnp.array([1 + 2j], jnp.complex64),
+        "scalar": jnp.float32(0.1),
+        "empty": jnp.zeros((0, 2)),
+        "count": np.arange(3),
+        "mask": jnp.array([True, False]),
+        "factor": 2.0,
+    }
+    like = jax.tree.map(lambda x: jnp.zeros_like(x) if eqx.is_array(x) else x, model)
+    got = load(save(tmp_path / "kinds", model, RECORD), like)
+    expected = {**model, "count": jnp.asarray(model["count"])}
+    assert bool(eqx.tree_equal(got, expected))
+    # A model that is one array has a leaf without a name.
+    assert np.array_equal(load(save(tmp_path / "x", jnp.ones(2), RECORD), jnp.zeros(2)), [1, 1])
+
+
+def test_single_precision_is_widened_for_double(path):
+    model = load(path, network(dtype=jnp.float64))
+    assert model.layers[0].weight.dtype == jnp.float64
+    assert np.array_equal(model.layers[0].weight, network().layers[0].weight)
+
+
+def test_the_record(path):
+    record = read_record(path)
+    assert record.items() >= RECORD.items()
+    assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert record["leaves"][".layers[0].weight"] == {"shape": [4, 3], "dtype": "float32"}
+    assert record["versions"]["jax"] == jax.__version__
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path, path):
+    again = save(tmp_path / "again", network(), RECORD)
+    assert again.read_bytes() == path.read_bytes()
+    assert again.with_suffix(".json").read_text() == path.with_suffix(".json").read_text()
+
+
+def test_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "WEIGHTS", tmp_path / "weights")
+    assert names() == []
+    (tmp_path / "weights").mkdir()
+    for name in ("second", "first_v1.5"):
+        save(tmp_path / "weights" / name, network(), RECORD)
+    assert names() == ["first_v1.5", "second"]
+    for name in names():
+        assert bool(eqx.tree_equal(load(name, network(seed=1)), network()))
+    with pytest.raises(ValueError, match=r"'third' is not among .* \(first_v1.5, second\)"):
+        load("third", network())
+
+
+def test_shipped_weights_are_sound():
+    folder = pathlib.Path(jinv.__file__).parent / "pretrained" / "weights"
+    files = {path.name for path in folder.glob("*")}
+    assert files == {f"{name}{suffix}" for name in names() for suffix in (".npz", ".json")}
+    for name in names():
+        record, content = read_record(name), (folder / f"{name}.npz").read_bytes()
+        assert record["sha256"] == hashlib.sha256(content).hexdigest()
+        arrays = _store._arrays(folder / name, content, record["leaves"])
+        assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+# What goes wrong.
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def swap(path):
+    other = save(path.with_name("other"), network(seed=1), RECORD)
+    path.write_bytes(other.read_bytes())
+
+
+def cut_record(path):
+    beside = path.with_suffix(".json")
+    beside.write_text(beside.read_text()[:50])
+
+
+@pytest.mark.parametrize(
+    "damage, error, message",
+    [
+        (lambda path: path.unlink(), FileNotFoundError, r"network\.npz: there is no such file"),
+        (
+            lambda path: path.with_suffix(".json").unlink(),
+            FileNotFoundError,
+            r"network\.json: there is no such file",
+        ),
+        (truncate, ValueError, r"network\.npz: truncated or exchanged, it has \d+ bytes"),
+        (lambda path: path.write_bytes(b""), ValueError, "truncated .* it has 0 bytes"),
+        (flip, ValueError, r"network\.npz: damaged or exchanged, its SHA-256"),
+        (swap, ValueError, "damaged or exchanged, its SHA-256"),
+        (cut_record, ValueError, r"network\.json: not a readable record"),
+        (
+            lambda path: path.with_suffix(".json").write_bytes(b"\xff"),
+            ValueError,
+            "not a readable record",
+        ),
+        (
+            lambda path: path.with_suffix(".json").write_text("3"),
+            ValueError,
+            "not a readable record",
+        ),
+        (
+            lambda path: rewrite(path, lambda record: record.pop("sha256")),
+            ValueError,
+            "not a record of weights, it lacks sha256",
+        ),
+        (
+            lambda path: exchange(path, b"PK\x03\x04 but no archive"),
+            ValueError,
+            "not a readable .npz file",
+        ),
+        (
+            lambda path: exchange(path, npz(w=np.ones(2))),
+            ValueError,
+            r"not what its record says: \.layers.* is missing",
+        ),
+    ],
+)
+def test_damage_is_named(path, damage, error, message):
+    damage(path)
+    with pytest.raises(error, match=message):
+        load(path, network())
+
+
+def test_nothing_is_unpickled(path, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return pathlib.Path.touch, (tmp_path / "executed",)
+
+    exchange(path, npz(**{".layers[0].weight": np.array([Payload()], object)}))
+    with pytest.raises(ValueError, match="without pickle"):
+        load(path, network())
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "like, message",
+    [
+        (network(5), r"weight has shape \(4, 3\), expected \(5, 3\)"),
+        (network().layers[0], r"\.weight is missing; .* is unknown; .*; and \d more"),
+        (
+            eqx.tree_at(lambda m: m.layers[0].bias, network(), None),
+            r"\.layers\[0\]\.bias is unknown",
+        ),
+        (network(dtype=jnp.float16), "has dtype float32, expected float16"),
+    ],
+)
+def test_the_wrong_model(path, like, message):
+    with pytest.raises(ValueError, match=rf"network\.npz does not fit `like`: .*{message}"):
+        load(path, like)
+
+
+def lacking(name):
+    return {key: value for key, value in RECORD.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "model, record, message",
+    [
+        ({"w": jnp.zeros(2)}, lacking("seed"), "`record` must say .*; it lacks seed"),
+        ({"w": jnp.zeros(2)}, {**RECORD, "accuracy": {1, 2}}, "`record` must be what JSON"),
+        ({"w": jnp.zeros(2)}, {**RECORD, "accuracy": np.nan}, "`record` must be what JSON"),
+        ({"w": 1.0}, RECORD, "`model` must have arrays"),
+        ({"w": jnp.array([0, jnp.nan])}, RECORD, r"finite weights, \['w'\]"),
+        ({"w": jnp.zeros(700_000)}, RECORD, "too large: its file would have 56.* limit is 5000000"),
+    ],
+)
+def test_save_refuses(tmp_path, model, record, message):
+    with pytest.raises(ValueError, match=message):
+        save(tmp_path / "refused", model, record)
+    assert not list(tmp_path.iterdir())
