@@ -22,5 +22,10 @@ from ._random import (
     random_coefficient as random_coefficient,
     random_obstacles as random_obstacles,
 )
+from ._recycling import (
+    RecycledPCG as RecycledPCG,
+    solve_sequence as solve_sequence,
+    sort_systems as sort_systems,
+)
 from ._refinement import Refinement as Refinement
 from ._sparse import SparseMatrix as SparseMatrix, to_scipy as to_scipy
