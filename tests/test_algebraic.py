@@ -13,7 +13,7 @@ from jax.experimental import sparse as jsparse
 
 import jinv
 from jinv.linear import PCG, AlgebraicMultigrid, SparseMatrix, to_scipy
-from jinv.linear._aggregation import colour_columns, neighbour_max
+from jinv.linear._read_off import Colouring
 
 
 PSD = lx.positive_semidefinite_tag
@@ -280,7 +280,8 @@ def test_iterations_hardly_grow(make, rng):
 @pytest.mark.parametrize("name", ["jumps", "graph", "anisotropic"])
 def test_iterations_are_those_of_pyamg(name, rng):
     pyamg = pytest.importorskip("pyamg")
-    matrix, theirs = sp.csr_matrix(SYSTEMS[name]()), []
+    matrix: Any = sp.csr_matrix(SYSTEMS[name]())
+    theirs = []
     b = matrix @ rng.normal(size=matrix.shape[0])
     cycle = pyamg.smoothed_aggregation_solver(matrix).aspreconditioner()
     sp.linalg.cg(matrix, b, rtol=1e-8, M=cycle, callback=lambda x: theirs.append(0))
@@ -369,11 +370,12 @@ def test_refreshed_solves_are_batched_and_differentiated(rng):
 
 @pytest.mark.parametrize("matrix", [SYSTEMS["graph"](), SYSTEMS["jumps"]()])
 def test_colours_do_not_meet(matrix):
+    colouring = Colouring(matrix)
     pattern: Any = sp.csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr))
-    colours = colour_columns(pattern)
-    for colour in range(colours.max() + 1):
-        assert (pattern[:, colours == colour].sum(axis=1) <= 1).all()
-    np.testing.assert_array_equal(neighbour_max(pattern, colours) >= colours, True)
+    for colour in range(colouring.count):
+        assert (pattern[:, np.asarray(colouring.colours) == colour].sum(axis=1) <= 1).all()
+    A = SparseMatrix(matrix)
+    np.testing.assert_array_equal(colouring.read_off(A, A.mv).values, A.values)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,11 @@ from ._diffusion import (
 from ._fast_poisson import FastPoisson as FastPoisson
 from ._learn import convergence_loss as convergence_loss
 from ._multigrid import Multigrid as Multigrid, MultigridWeights as MultigridWeights
+from ._neural_factor import (
+    FactorNetwork as FactorNetwork,
+    NeuralFactor as NeuralFactor,
+    factor_loss as factor_loss,
+)
 from ._pcg import PCG as PCG
 from ._preconditioner import (
     AbstractPreconditioner as AbstractPreconditioner,

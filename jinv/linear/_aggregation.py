@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ._read_off import neighbour_max
+
 
 def smoothed_aggregation(
     matrix: Any, candidates: np.ndarray, block_size: int, threshold: float, coarsest: int = 256
@@ -123,26 +125,3 @@ def inverse_bound(matrix: Any) -> np.ndarray:
     root = np.sqrt(np.where(diagonal > 0, diagonal, 1))
     total = root * (abs(matrix) @ (1 / root))
     return np.where(total > 0, 1 / np.where(total > 0, total, 1), 1)
-
-
-def neighbour_max(graph, x):
-    """The largest value among a node's neighbours and its own, for a graph with all loops."""
-    return np.maximum.reduceat(x[graph.indices], graph.indptr[:-1])
-
-
-def colour_columns(graph: Any) -> np.ndarray:
-    """Colours of the columns of a symmetric pattern with all loops, such that no two columns of
-    one colour have an entry in the same row."""
-    reach = lambda x: neighbour_max(graph, neighbour_max(graph, x))
-    priority = np.random.default_rng(0).permutation(graph.shape[0]) + 1
-    colours = np.full(graph.shape[0], -1)
-    colour = 0
-    while (colours < 0).any():
-        left = colours < 0
-        while left.any():  # a maximal set of columns that do not meet
-            value = np.where(left, priority, 0)
-            new = left & (value == reach(value))
-            colours[new] = colour
-            left = left & ~reach(new)
-        colour += 1
-    return colours

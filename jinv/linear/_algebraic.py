@@ -9,11 +9,12 @@ import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..operators._checks import as_inexact, check_choice
-from ._aggregation import colour_columns, galerkin, inverse_bound, smoothed_aggregation
+from ._aggregation import galerkin, inverse_bound, smoothed_aggregation
 from ._preconditioner import AbstractPreconditioner, symmetric_positive
+from ._read_off import Colouring, flat_product
 from ._sparse import SparseMatrix, check_tags, to_scipy
 
 
@@ -142,7 +143,7 @@ class AlgebraicMultigrid(AbstractPreconditioner):
             )
         levels, inverse = self.levels, self.inverse
         if self.refresh:
-            levels, inverse = _refreshed(levels, _flat_product(operator, inverse.dtype), inverse)
+            levels, inverse = _refreshed(levels, flat_product(operator, inverse.dtype), inverse)
         return _Cycle(levels, inverse, self.degree, self.cycle, structure)
 
 
@@ -155,8 +156,7 @@ class _Level(eqx.Module):
     prolongation: SparseMatrix
     restriction: SparseMatrix
     scaling: Float[Array, " n"]
-    colours: Int[Array, " n"] | None
-    count: int = eqx.field(static=True)
+    colouring: Colouring | None
 
 
 class _Cycle(lx.AbstractLinearOperator):
@@ -282,30 +282,20 @@ def _with_zeros(csr: Any, pattern: Any) -> Any:
 
 
 def _level(csr, P, dtype, refresh):
-    tag = lx.positive_semidefinite_tag
-    colours = _colours(csr) if refresh else None
     return _Level(
-        matrix=SparseMatrix(csr.astype(dtype), tag),
+        matrix=SparseMatrix(csr.astype(dtype), lx.positive_semidefinite_tag),
         prolongation=SparseMatrix(P.astype(dtype)),
         restriction=SparseMatrix(P.T.astype(dtype)),
         scaling=jnp.asarray(inverse_bound(csr), dtype),
-        colours=colours,
-        count=0 if colours is None else int(colours.max()) + 1,
+        colouring=Colouring(csr) if refresh else None,
     )
-
-
-def _colours(csr):
-    import scipy.sparse as sp
-
-    graph = (_pattern(csr) + sp.eye_array(csr.shape[0])).tocsr()
-    return jnp.asarray(colour_columns(graph), jnp.int32)
 
 
 def _refreshed(levels, product, inverse):
     """The levels with the values of the operator whose product with a vector is `product`."""
     made = []
     for level in levels:
-        matrix = _read_off(level, product)
+        matrix = level.colouring.read_off(level.matrix, product)
         made.append(eqx.tree_at(lambda l: (l.matrix, l.scaling), level, (matrix, _bound(matrix))))
         product = lambda x, level=made[-1]: level.restriction.mv(
             level.matrix.mv(level.prolongation.mv(x))
@@ -314,25 +304,9 @@ def _refreshed(levels, product, inverse):
     return tuple(made), jnp.linalg.pinv((dense + dense.T) / 2, hermitian=True)
 
 
-def _read_off(level, product):
-    """The matrix, from one product for each colour: the columns of a colour do not meet."""
-    sums = lambda colour: product((level.colours == colour).astype(level.scaling.dtype))
-    responses = jax.lax.map(sums, jnp.arange(level.count, dtype=jnp.int32))
-    rows, columns = level.matrix.indices()
-    return level.matrix.with_values(responses[level.colours[columns], rows])
-
-
 def _bound(matrix):
     """As `inverse_bound`, in JAX."""
     diagonal = matrix.diagonal()
     root = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
     total = root * matrix.with_values(jnp.abs(matrix.values)).mv(1 / root)
     return jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1), 1)
-
-
-def _flat_product(operator, dtype):
-    structure = operator.in_structure()
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), structure)
-    flat, unravel = jax.flatten_util.ravel_pytree(zeros)
-    ravel = lambda tree: jax.flatten_util.ravel_pytree(tree)[0]
-    return lambda x: ravel(operator.mv(unravel(x.astype(flat.dtype)))).astype(dtype)
