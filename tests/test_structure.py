@@ -29,7 +29,10 @@ ORDER = f"{ORDER} _leaves train pretrained".split()
 LEAVES = {"data": [], "metrics": [], "plot": ["metrics"], "demo": ["data", "metrics", "plot"]}
 
 # The reason for every file of more than 400 lines.
-LONG = {"prox/_calculus.py": "one table of rules that are each other's inverses"}
+LONG = {
+    "prox/_calculus.py": "one table of rules that are each other's inverses",
+    "linear/_recycling.py": "one solver, and the two functions that feed it",
+}
 
 HEAVY = "flax orbax matplotlib diffrax skimage h5py"
 

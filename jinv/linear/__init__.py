@@ -1,5 +1,6 @@
 """Linear solvers, lineax's way: preconditioned CG, multigrid, learned directions."""
 
+from ._algebraic import AlgebraicMultigrid as AlgebraicMultigrid
 from ._dcdm import DCDM as DCDM
 from ._diffusion import (
     Diffusion as Diffusion,
@@ -16,6 +17,11 @@ from ._direction_net import DirectionNet as DirectionNet, UNetDirection as UNetD
 from ._fast_poisson import FastPoisson as FastPoisson
 from ._learn import convergence_loss as convergence_loss
 from ._multigrid import Multigrid as Multigrid, MultigridWeights as MultigridWeights
+from ._neural_factor import (
+    FactorNetwork as FactorNetwork,
+    NeuralFactor as NeuralFactor,
+    factor_loss as factor_loss,
+)
 from ._pcg import PCG as PCG
 from ._preconditioner import (
     AbstractPreconditioner as AbstractPreconditioner,
@@ -27,6 +33,12 @@ from ._random import (
     random_coefficient as random_coefficient,
     random_obstacles as random_obstacles,
 )
+from ._recycling import (
+    RecycledPCG as RecycledPCG,
+    solve_sequence as solve_sequence,
+    sort_systems as sort_systems,
+)
 from ._refinement import Refinement as Refinement
 from ._ritz import RitzSamples as RitzSamples, ritz_pairs as ritz_pairs
+from ._sparse import SparseMatrix as SparseMatrix, to_scipy as to_scipy
 from ._tagged import Tagged as Tagged
