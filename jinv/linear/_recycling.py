@@ -67,7 +67,7 @@ class RecycledPCG(lx.AbstractLinearSolver):
         >>> first = lx.linear_solve(A, b[0], solver)
         >>> options = {"deflation": first.stats["deflation"]}
         >>> second = lx.linear_solve(A, b[1], solver, options=options)
-        >>> bool(second.stats["num_steps"] < 0.7 * first.stats["num_steps"])
+        >>> bool(second.stats["num_steps"] < first.stats["num_steps"])
         True
 
         ```
