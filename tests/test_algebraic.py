@@ -17,7 +17,7 @@ from jinv.linear._read_off import Colouring
 
 
 PSD = lx.positive_semidefinite_tag
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 
 
 def random_matrix(rows, columns, density, seed=0) -> Any:

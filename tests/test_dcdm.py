@@ -21,7 +21,7 @@ from jinv.linear import (
 )
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 
 RESULTS = lx.RESULTS
 SHAPE = (9, 8)

@@ -29,7 +29,7 @@ from jinv.linear._coarsen import Coarsening
 from jinv.linear._red_black import RedBlack
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 
 
 def _matrix(operator):

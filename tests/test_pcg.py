@@ -14,7 +14,7 @@ import jinv
 from jinv.linear import PCG, Chebyshev, FastPoisson, Jacobi, Multigrid, Refinement, Tagged, poisson
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 RESULTS = lx.RESULTS
 PRECONDITIONERS = [None, Jacobi(), Chebyshev(3), FastPoisson("dirichlet"), Multigrid()]
 named = lambda p: type(p).__name__

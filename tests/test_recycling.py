@@ -23,6 +23,9 @@ SOLVE = eqx.filter_jit(lx.linear_solve)
 SEQUENCE = eqx.filter_jit(solve_sequence)
 
 
+pytestmark = pytest.mark.slow
+
+
 def coefficients(count, shape=(20, 19), spread=1.0):
     """Fields that go slowly from one to another."""
     y, x = np.meshgrid(*[np.linspace(0, 1, n) for n in shape], indexing="ij")
