@@ -10,9 +10,17 @@ import lineax as lx
 from jax import lax
 from jaxtyping import Array, Float
 
+from ._coarsen import pad
 from ._diffusion import Diffusion
 from ._preconditioner import AbstractReduction, symmetric_positive
 from ._red_black import RedBlack
+
+
+# Of each cycle: how a coarse grid is solved by cycles B of its own, and of which kind these are.
+# Richardson steps with the inverses of the roots leave the residual p(A B) r, where p has those
+# roots, and make the approximate inverse (1 - p(B A)) A^-1. It is positive definite where p < 1:
+# for one root always; for (1, 2) while B A < 3; for (1, 1, 3) always again.
+_VISITS = {"V": ((1.0,), "V"), "W": ((1.0, 2.0), "W"), "F": ((1.0, 1.0, 3.0), "V")}
 
 
 class Level(eqx.Module):
@@ -28,7 +36,7 @@ class Level(eqx.Module):
     layout: RedBlack
     diagonal: tuple[Array, Array]
     inverse: tuple[Array, Array]
-    links: list[tuple[Array, Array]]
+    links: tuple[Array, Array]
     shares: list[dict[tuple[int, ...], Array | None]]
     relaxation: Float[Array, " size"]
     sweeps: int = eqx.field(static=True)
@@ -38,37 +46,39 @@ class Level(eqx.Module):
         """From an operator, the shares of `Coarsening` along each axis (`None` where an axis is
         not coarsened) and the relaxation factors of all cells."""
         layout = RedBlack(operator.shape)
-        grid = operator.diagonal()
-        diagonal = layout.pack(grid)
-        inverse = layout.pack(jnp.where(grid > 0, 1 / jnp.where(grid > 0, grid, 1), 0))
-        links = []
+        diagonal = operator.diagonal()
+        inverse = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
+        # Lone cells are exact, whatever was interpolated into them.
+        factors = jnp.where(operator.active(), relaxation, 1)
+        grids = [diagonal, inverse, factors]
         for axis, w in enumerate(operator.faces):
             inside = lax.slice_in_dim(w, 1, operator.shape[axis], axis=axis)
-            inside = jnp.pad(inside, [(0, int(a == axis)) for a in range(inside.ndim)])
-            red, black = layout.pack(inside)
-            links.append((jnp.pad(red, layout.halo), jnp.pad(black, layout.halo)))
+            grids.append(pad(inside, axis, 0, 1))
+        # All at once: compiling is what small grids cost most.
+        red, black = layout.pack(jnp.stack(grids))
+        halo = [(0, 0), (layout.halo, layout.halo)]
+        links = jnp.pad(red[3:], halo), jnp.pad(black[3:], halo)
         blocks = [_corners(alpha, axis, layout) for axis, alpha in enumerate(shares)]
-        # Lone cells are exact, whatever was interpolated into them.
-        factors = 1 + layout.pack(jnp.where(operator.active(), relaxation - 1, 0))[0]
-        return Level(layout, diagonal, inverse, links, blocks, factors, sweeps)
+        return Level(
+            layout, (red[0], black[0]), (red[1], black[1]), links, blocks, red[2], sweeps
+        )
 
     def solve(self, coarser: list, rhs: Float[Array, "..."], cycle: str) -> Float[Array, "..."]:
         """An approximate solution on this grid, as part of the cycle of the next finer one."""
         both = self.layout.pack(rhs)
-        correct = lambda kind: lambda x: self._correct(coarser, x, both, kind)
-        if cycle == "W":
-            # A loop, so that the program does not double from level to level.
-            zero = jax.tree.map(jnp.zeros_like, both)
-            x = lax.fori_loop(0, 2, lambda _, x: correct("W")(x), zero)
-        else:
-            x = self.relax(coarser, both, "V")
-        if cycle == "F":
-            x = correct("V")(correct("F")(x))
-        return self.layout.unpack(*x)
+        roots, below = _VISITS[cycle]
+        if len(roots) == 1:
+            return self.layout.unpack(*self.relax(coarser, both, below))
+        scales = jnp.asarray([1 / root for root in roots], rhs.dtype)
 
-    def _correct(self, coarser, x, rhs, cycle):
-        residual = jax.tree.map(jnp.subtract, rhs, self.product(x))
-        return jax.tree.map(jnp.add, x, self.relax(coarser, residual, cycle))
+        # A loop, so that the program does not grow with the visits.
+        def visit(k, x):
+            residual = jax.tree.map(jnp.subtract, both, self.product(x))
+            correction = self.relax(coarser, residual, below)
+            return jax.tree.map(lambda a, b: a + scales[k] * b, x, correction)
+
+        zero = jax.tree.map(jnp.zeros_like, both)
+        return self.layout.unpack(*lax.fori_loop(0, len(roots), visit, zero))
 
     def relax(self, coarser: list, rhs: tuple[Array, Array | None], cycle: str):
         """One cycle from zero; returns both colours. A black right-hand side of `None` is zero."""
@@ -124,11 +134,12 @@ class Level(eqx.Module):
         halo, size = self.layout.halo, self.layout.size
         window = lambda x, start: lax.slice(x, (halo + start,), (halo + start + size,))
         total = jnp.zeros((), other.dtype)
-        for stride, links in zip(self.layout.strides, self.links, strict=True):
+        own, others = self.links[colour], self.links[1 - colour]
+        for axis, stride in enumerate(self.layout.strides):
             ahead = (stride + 2 * colour - 1) // 2
             behind = ahead - stride
-            total = total + window(links[colour], 0) * window(other, ahead)
-            total = total + window(links[1 - colour], behind) * window(other, behind)
+            total = total + window(own[axis], 0) * window(other, ahead)
+            total = total + window(others[axis], behind) * window(other, behind)
         return total
 
     def _place(self, x):

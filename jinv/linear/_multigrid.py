@@ -134,7 +134,7 @@ class Multigrid(AbstractPreconditioner):
     """
 
     weights: MultigridWeights | None = None
-    cycle: str = eqx.field(static=True, kw_only=True, default="V")
+    cycle: str = eqx.field(static=True, kw_only=True, default="F")
     sweeps: int = eqx.field(static=True, kw_only=True, default=1)
     anisotropy: tuple[float, ...] | None = eqx.field(
         static=True, kw_only=True, default=None, converter=lambda x: x if x is None else tuple(x)

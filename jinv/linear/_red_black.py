@@ -1,10 +1,10 @@
 """Grids in red-black order: the two colours of a chequerboard, each as one contiguous vector."""
 
-import itertools
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Inexact
 
 
@@ -45,20 +45,22 @@ class RedBlack(eqx.Module):
         return (self.strides[0] + 1) // 2
 
     def pack(self, x: Inexact[Array, "..."]) -> tuple[Array, Array]:
-        """The red and the black cells of a grid; padding is zero."""
-        even = [(0, n % 2) for n in self.shape]
-        x = jnp.pad(x, even) if any(n % 2 for n in self.shape) else x
-        corners = itertools.product((0, 1), repeat=len(self.shape))
-        blocks: dict[tuple[int, ...], Array] = {
-            c: x[tuple(slice(p, None, 2) for p in c)] for c in corners
-        }
-        return self.join(blocks, 0), self.join(blocks, 1)
+        """The red and the black cells of a grid, or of several stacked along leading axes;
+        padding is zero."""
+        batch = x.shape[: x.ndim - len(self.shape)]
+        padded = jnp.zeros((*batch, *self._padded), x.dtype)
+        # Written into a buffer of its own: a fused padding would be computed cell by cell.
+        flat = lax.dynamic_update_slice(padded, x, (0,) * x.ndim).reshape(*batch, self.size, 2)
+        return flat[..., 0], flat[..., 1]
 
     def unpack(self, red: Inexact[Array, " size"], black: Inexact[Array, " size"]) -> Array:
         """The inverse of `pack`."""
-        blocks = {**self.split(red, 0), **self.split(black, 1)}
-        x = _interleave(blocks, len(self.shape))
+        x = jnp.stack([red, black], axis=-1).reshape(self._padded)
         return x[tuple(slice(0, n) for n in self.shape)]
+
+    @property
+    def _padded(self) -> tuple[int, ...]:
+        return tuple(2 * half + int(axis > 0) for axis, half in enumerate(self.halves))
 
     def join(self, blocks: dict[tuple[int, ...], Array], colour: int) -> Inexact[Array, " size"]:
         """The vector of one colour from the corners of all blocks, by their parities."""
@@ -94,10 +96,3 @@ class RedBlack(eqx.Module):
         if even < slab:
             yield from self._split(pair[..., even:], (*corner, 1), 1 - colour)
 
-
-def _interleave(blocks, ndim):
-    for axis in reversed(range(ndim)):
-        corners = itertools.product((0, 1), repeat=axis)
-        pairs = {c: jnp.stack([blocks[*c, 0], blocks[*c, 1]], axis=axis + 1) for c in corners}
-        blocks = {c: x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :]) for c, x in pairs.items()}
-    return blocks[()]
