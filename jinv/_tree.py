@@ -25,8 +25,8 @@ def sum_squares(x: PyTree[Array]) -> Real[Array, ""]:
 def norm(x: PyTree[Array]) -> Real[Array, ""]:
     """The Euclidean norm over all leaves, with derivative zero (not NaN) at zero."""
     squared = sum_squares(x)
-    safe = jnp.where(squared > 0, squared, 1)
-    return jnp.where(squared > 0, jnp.sqrt(safe), 0)
+    zero = squared == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squared)))
 
 
 def add(x, y):

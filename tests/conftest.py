@@ -12,6 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import dispatch  # noqa: E402
 
 
 jax.config.update("jax_enable_x64", True)
@@ -35,6 +36,16 @@ def _no_network(monkeypatch):
         raise AssertionError(f"a socket was opened to {address!r}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _no_errors_left():
+    """What a callback raised in one test stays in JAX's tokens, and would be raised in another."""
+    yield
+    try:
+        jax.effects_barrier()
+    except Exception:
+        dispatch.runtime_tokens.clear()
 
 
 @pytest.fixture

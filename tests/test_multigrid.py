@@ -24,12 +24,13 @@ from jinv.linear import (
     pressure_poisson,
     random_coefficient,
     random_obstacles,
+    random_source,
 )
 from jinv.linear._coarsen import Coarsening
 from jinv.linear._red_black import RedBlack
 
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def _matrix(operator):
@@ -43,11 +44,7 @@ def _random_weights(rng, size=1.0):
     weights = MultigridWeights(2, trainable=True)
     values, structure = jax.tree.flatten(eqx.filter(weights, eqx.is_array))
     values = [x + jnp.asarray(size * rng.normal(size=x.shape), x.dtype) for x in values]
-    weights = eqx.combine(jax.tree.unflatten(structure, values), weights)
-    positive = lambda w: [x for level in w.levels for x in (level[1].wall, level[1].twist)]
-    weights = eqx.tree_at(positive, weights, replace_fn=jnp.abs)
-    factors = lambda w: [level[0].factor for level in w.levels]
-    return eqx.tree_at(factors, weights, replace_fn=lambda x: jnp.clip(x, 0.1, 1.9))
+    return eqx.combine(jax.tree.unflatten(structure, values), weights)
 
 
 def _operators(rng):
@@ -125,10 +122,10 @@ def test_coarse_energy_is_about_the_galerkin_energy(rng):
 
 
 RULES = {
-    "V": Multigrid(),
+    "V": Multigrid(cycle="V"),
     "two sweeps": Multigrid(sweeps=2),
     "W": Multigrid(cycle="W"),
-    "F": Multigrid(cycle="F"),
+    "F": Multigrid(),
     "random": "random",
     "Jacobi": Jacobi(),
     "Chebyshev": Chebyshev(4),
@@ -143,7 +140,7 @@ def test_symmetric_and_positive_definite(name, which, rng):
     _, operator = list(_operators(rng))[which]
     inverse = jax.jit(lambda A: rule.init(A).as_matrix())(operator)
     inverse = np.asarray(inverse).reshape(operator.sink.size, operator.sink.size)
-    np.testing.assert_allclose(inverse, inverse.T, rtol=0, atol=1e-11 * abs(inverse).max())
+    np.testing.assert_allclose(inverse, inverse.T, rtol=0, atol=1e-9 * abs(inverse).max())
     # Scaled to a unit diagonal: cells differ by orders of magnitude. Empty rows stay empty.
     inverse = inverse[np.ix_(*[np.asarray(operator.diagonal()).ravel() > 0] * 2)]
     scale = np.sqrt(np.diag(inverse))
@@ -158,24 +155,26 @@ def test_reduced_system_is_the_schur_complement(which, rng):
     layout = RedBlack(operator.shape)
     x = jnp.where(operator.diagonal() > 0, jnp.asarray(rng.normal(size=operator.shape)), 0)
     b = operator.mv(x)
-    reduction = rule.reduce(operator)
+    reduction, cycle = eqx.filter_jit(lambda A: (rule.reduce(A), rule.init(A)))(operator)
     assert reduction is not None
     rhs, _ = reduction.restrict(b, None)
     red, _ = layout.pack(x)
     np.testing.assert_allclose(reduction.operator.mv(red), rhs, atol=1e-12 * abs(rhs).max())
     np.testing.assert_allclose(reduction.extend(red, b), x, atol=1e-10)
     # The cycle on the reduced system is the red part of the cycle on the whole one.
-    whole = rule.init(operator).mv(layout.unpack(red, jnp.zeros_like(red)))
+    whole = cycle.mv(layout.unpack(red, jnp.zeros_like(red)))
     expected, _ = layout.pack(whole)
     value = reduction.preconditioner.mv(red)
     np.testing.assert_allclose(value, expected, atol=1e-12 * float(abs(expected).max()))
 
 
 def _steps(operator, rng, preconditioner, rtol=1e-6):
-    b = jnp.where(operator.active(), jnp.asarray(rng.normal(size=operator.shape)), 0)
-    b = b.astype(operator.sink.dtype)
-    solution = lx.linear_solve(operator, b, PCG(rtol, 0.0, preconditioner), throw=False)
+    b = random_source(operator, key=jax.random.key(int(rng.integers(1000))))
+    solver = PCG(rtol, 0.0, preconditioner)
+    solution = eqx.filter_jit(lx.linear_solve)(operator, b, solver, throw=False)
     assert solution.result == lx.RESULTS.successful
+    true = jnp.linalg.norm(b - operator.mv(solution.value)) / jnp.linalg.norm(b)
+    assert true <= 1.01 * rtol
     return int(solution.stats["num_steps"])
 
 
@@ -183,7 +182,7 @@ def _steps(operator, rng, preconditioner, rtol=1e-6):
 def test_few_steps_among_obstacles(seed, rng):
     cells = random_obstacles((97, 130), key=jax.random.key(seed))
     assert 0.02 < jnp.mean(cells) < 0.7
-    assert _steps(pressure_poisson(cells, open_sides=[(0, 1)]), rng, Multigrid()) <= 10
+    assert _steps(pressure_poisson(cells, open_sides=[(0, 1)]), rng, Multigrid()) <= 8
 
 
 @pytest.mark.slow
@@ -191,7 +190,7 @@ def test_few_steps_among_obstacles(seed, rng):
 def test_few_steps_at_every_size(shape, rng):
     for seed in range(3):
         cells = random_obstacles(shape, key=jax.random.key(seed))
-        assert _steps(pressure_poisson(cells, open_sides=[(0, 1)]), rng, Multigrid()) <= 10
+        assert _steps(pressure_poisson(cells, open_sides=[(0, 1)]), rng, Multigrid()) <= 9
 
 
 def test_free_surface_channels_and_shift(rng):
@@ -214,9 +213,9 @@ def test_free_surface_channels_and_shift(rng):
 
 
 def test_jumps_and_anisotropy(rng):
-    jumps = heterogeneous_diffusion(random_coefficient((96, 96), key=jax.random.key(1)))
+    jumps = heterogeneous_diffusion(random_coefficient((48, 48), key=jax.random.key(1)))
     assert _steps(jumps, rng, Multigrid()) <= 25
-    tensor = [jnp.ones((96, 64)), 1e-3 * jnp.ones((96, 64))]
+    tensor = [jnp.ones((48, 32)), 1e-3 * jnp.ones((48, 32))]
     skew = heterogeneous_diffusion(tensor)
     told = _steps(skew, rng, Multigrid(anisotropy=(1.0, 1e-3)))
     assert told <= 12 and told < 0.5 * _steps(skew, rng, Multigrid())
@@ -250,16 +249,19 @@ def test_fast_poisson_is_exact_on_boxes(rng):
 
 
 def test_dtype_of_the_cycle(rng):
-    operator = poisson((64, 64))
+    operator = poisson((24, 24))
     narrow = Multigrid(dtype=jnp.float32)
     assert _steps(operator, rng, narrow, 1e-9) <= _steps(operator, rng, Multigrid(), 1e-9) + 1
-    assert narrow.init(operator).mv(jnp.ones((64, 64))).dtype == jnp.float64
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(narrow.init(operator)))
+    cycle, value = jax.eval_shape(
+        lambda A, x: (narrow.init(A), narrow.init(A).mv(x)), operator, operator.in_structure()
+    )
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(cycle))
+    assert value.dtype == jnp.float64
 
 
 def test_untrained_weights_change_nothing_and_training_pays(rng):
-    operator = heterogeneous_diffusion(random_coefficient((32, 32), key=jax.random.key(3)))
-    b = jnp.asarray(rng.normal(size=(32, 32)))
+    operator = heterogeneous_diffusion(random_coefficient((14, 14), key=jax.random.key(3)))
+    b = jnp.asarray(rng.normal(size=(14, 14)))
     weights = MultigridWeights(1, trainable=True)
     loss = jax.jit(lambda w: convergence_loss(Multigrid(w), operator, b, steps=4))
     default = convergence_loss(Multigrid(), operator, b, steps=4)
@@ -270,9 +272,10 @@ def test_untrained_weights_change_nothing_and_training_pays(rng):
     np.testing.assert_allclose(default, jnp.log(residuals) / 4, rtol=1e-9)
     gradient = jax.jit(jax.grad(loss))(weights)
     where = lambda w: w.levels[0][1].strength.coefficients
-    step = jnp.zeros(6, jnp.float32).at[0].set(2e-3)
-    moved = [loss(eqx.tree_at(where, weights, s * step)) for s in (1, -1)]
-    np.testing.assert_allclose(where(gradient)[0], (moved[0] - moved[1]) / 4e-3, rtol=1e-3)
+    step = jnp.zeros(6, jnp.float32).at[0].set(1e-3)
+    f = [loss(eqx.tree_at(where, weights, s * step)) for s in (1, -1, 2, -2)]
+    difference = (8 * (f[0] - f[1]) - (f[2] - f[3])) / 12e-3
+    np.testing.assert_allclose(where(gradient)[0], difference, rtol=1e-3)
 
 
 def test_bad_input_is_named():

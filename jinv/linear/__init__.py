@@ -32,6 +32,7 @@ from ._preconditioner import (
 from ._random import (
     random_coefficient as random_coefficient,
     random_obstacles as random_obstacles,
+    random_source as random_source,
 )
 from ._recycling import (
     RecycledPCG as RecycledPCG,

@@ -23,7 +23,8 @@ class Coarsening(eqx.Module):
 
     Two cells of a pair with a wall between them would, joined, make a hole in it. Such a pair is
     kept from both neighbours instead, by a resistance of `wall` faces, so that thin walls stay
-    closed on all grids. `twist` weighs the energy of neighbours that interpolate differently.
+    closed on all grids. `twist` weighs the energy of neighbours that interpolate differently (of
+    both the absolute value counts).
     `share` and `strength` are trained corrections of $\alpha$ (on the logistic scale) and of the
     coarse weights (on the logarithmic one); whatever they are, the weights stay non-negative.
     """
@@ -44,25 +45,34 @@ class Coarsening(eqx.Module):
         skew = inner * (even + odd)
         skew = pad(skew * even, axis, 0, 1) + pad(skew * odd, axis, 1, 0)
         twist = jnp.zeros_like(direct)
+        # Links across the axis follow the interpolation, but not out of the grid.
+        inside = pad(cut(alpha, axis, 1, -1), axis, 1, 1)
+        sides = [(int(a != axis),) * 2 for a in range(alpha.ndim)]
+        inside = lax.optimization_barrier(jnp.pad(inside, sides, mode="edge"))
         faces = []
         for other, w in enumerate(operator.faces):
             if other == axis:
                 faces.append(w)
                 continue
-            # On both sides of every face; the faces of the grid itself have one side.
-            before = jnp.concatenate([cut(alpha, other, 0, 1), alpha], axis=other)
-            after = jnp.concatenate([alpha, cut(alpha, other, -1, None)], axis=other)
-            faces.append(_restrict(w, (before + after) / 2, axis))
-            energy = w * (before - after) ** 2
-            energy = cut(energy, other, 0, -1) + cut(energy, other, 1, None)
+            around = inside
+            for a in range(alpha.ndim):
+                around = around if a in (axis, other) else cut(around, a, 1, -1)
+            mean = (cut(around, other, 0, -1) + cut(around, other, 1, None)) / 2
+            faces.append(_restrict(w, mean, axis))
+            change = cut(alpha, other, 1, None) - cut(alpha, other, 0, -1)
+            energy = cut(w, other, 1, -1) * change**2
+            energy = pad(energy, other, 0, 1) + pad(energy, other, 1, 0)
             first, second = _halves(energy, axis)
             twist = twist + pad(first, axis, 0, 1) + pad(second, axis, 1, 0)
-        twist = _scalar(self.twist, twist) / 2 * twist
+        twist = _positive(self.twist, twist) / 2 * twist
         total = direct + skew + twist
         if self.strength is not None:
             safe = jnp.where(total > 0, total, 1)
             total = total * jnp.exp(self.strength(skew / safe, twist / safe))
-        faces[axis] = total
+        # A region that hangs on rounding errors is cut off: it would be moved by their inverse.
+        around = outer + pad(inner, axis, 0, 1) + pad(inner, axis, 1, 0)
+        least = jnp.asarray(100 * jnp.finfo(total.dtype).eps, total.dtype) * around
+        faces[axis] = jnp.where(total > least, total, 0)
         return _replace(operator, faces, sum(_halves(operator.sink, axis))), alpha
 
     def _shares(self, operator: Diffusion, active: Bool[Array, "..."], axis: int) -> Array:
@@ -71,7 +81,7 @@ class Coarsening(eqx.Module):
         first, second = _halves(active, axis)
         weakest = jnp.minimum(_or(left, jnp.inf), _or(right, jnp.inf))
         weakest = jnp.where(jnp.isinf(weakest), 1, weakest)
-        joined = jnp.minimum(_over(0.5, inner), _scalar(self.wall, inner) / weakest)
+        joined = jnp.minimum(_over(0.5, inner), _positive(self.wall, inner) / weakest)
         own = jnp.where(first & second, joined, 0.5 / _or(jnp.maximum(left, right), 1))
         ahead = _over(1.0, left) + cut(pad(own, axis, 1, 0), axis, 0, -1)
         behind = _over(1.0, right) + cut(pad(own, axis, 0, 1), axis, 1, None)
@@ -112,14 +122,11 @@ def _shift_logit(alpha, by):
 
 
 def _restrict(w, alpha, axis):
-    """Sums over pairs, each cell's share `alpha` going to the next pair; at the ends it stays."""
+    """Sums over pairs, each cell's share `alpha` going to the next pair."""
     even, odd = _halves(w * alpha, axis)
-    kept = sum(_halves(w, axis)) - even - odd
     last = even.shape[axis] - 1
-    kept = kept + pad(cut(even, axis, 0, 1), axis, 0, last)
-    kept = kept + pad(cut(odd, axis, -1, None), axis, last, 0)
-    received = pad(cut(even, axis, 1, None), axis, 0, 1)
-    return kept + received + pad(cut(odd, axis, 0, -1), axis, 1, 0)
+    received = pad(cut(even, axis, 1, None), axis, 0, 1) + pad(cut(odd, axis, 0, last), axis, 1, 0)
+    return sum(_halves(w, axis)) - even - odd + received
 
 
 def _without_lone_cells(operator):
@@ -147,6 +154,10 @@ def _replace(operator, faces, sink) -> Diffusion:
 
 def _scalar(value, like):
     return jnp.asarray(value, like.dtype)
+
+
+def _positive(value, like):
+    return jnp.abs(_scalar(value, like))
 
 
 def _or(x, default):

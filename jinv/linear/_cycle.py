@@ -48,9 +48,9 @@ class Level(eqx.Module):
         layout = RedBlack(operator.shape)
         diagonal = operator.diagonal()
         inverse = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
-        # Lone cells are exact, whatever was interpolated into them.
-        factors = jnp.where(operator.active(), relaxation, 1)
-        grids = [diagonal, inverse, factors]
+        # Lone cells, and padding, are exact, whatever was interpolated into them.
+        excess = jnp.where(operator.active(), relaxation - 1, 0)
+        grids = [diagonal, inverse, excess]
         for axis, w in enumerate(operator.faces):
             inside = lax.slice_in_dim(w, 1, operator.shape[axis], axis=axis)
             grids.append(pad(inside, axis, 0, 1))
@@ -60,7 +60,7 @@ class Level(eqx.Module):
         links = jnp.pad(red[3:], halo), jnp.pad(black[3:], halo)
         blocks = [_corners(alpha, axis, layout) for axis, alpha in enumerate(shares)]
         return Level(
-            layout, (red[0], black[0]), (red[1], black[1]), links, blocks, red[2], sweeps
+            layout, (red[0], black[0]), (red[1], black[1]), links, blocks, 1 + red[2], sweeps
         )
 
     def solve(self, coarser: list, rhs: Float[Array, "..."], cycle: str) -> Float[Array, "..."]:

@@ -92,6 +92,15 @@ class Diffusion(AbstractOperator):
             y = y + _pad(first, axis, 0, after) + _pad(last, axis, after, 0)
         return y
 
+    def flux(self, vector: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
+        """The weighted differences across all faces, from low to high index and with zeros
+        outside: without sink, `A.mv(x)` is minus their divergence, `-sum(jnp.diff(f, axis=a))`
+        over the axes. In a pressure projection, what is subtracted from the face velocities."""
+        check_vector(vector, self.in_structure(), "Diffusion")
+        return tuple(
+            w * jnp.diff(_pad(vector, axis, 1, 1), axis=axis) for axis, w in enumerate(self.faces)
+        )
+
     def adjoint_mv(self, vector):
         return self.mv(vector)
 

@@ -17,22 +17,22 @@ from ._quadratic import Quadratic
 
 
 class Relaxation(eqx.Module):
-    r"""The relaxation factors of the red cells: `factor`, corrected by trained functions of what
-    the cell's links are.
+    r"""The relaxation factors of the red cells: $2 / (1 + e^{-z})$, so in (0, 2) whatever the
+    numbers are, where $z$ is `logit`, corrected by a trained function of the cell's links.
 
     The features are what the Schur complement of the black cells takes from the diagonal,
     $\sum_j w_{ij}^2 / (d_i d_j)$, how uneven the links are, $\sum_j (w_{ij} / d_i)^2$, and the part
-    of the sink, $s_i / d_i$. The factor is $2 / (1 + e^{-z})$, so in (0, 2).
+    of the sink, $s_i / d_i$.
     """
 
-    factor: Float[Array, ""] | float = 1.0
+    logit: Float[Array, ""] | float = 0.0
     correction: Quadratic | None = None
 
     def __call__(self, operator: Diffusion) -> Float[Array, "..."]:
         diagonal = operator.diagonal()
-        factor = jnp.asarray(self.factor, diagonal.dtype)
+        z = jnp.broadcast_to(jnp.asarray(self.logit, diagonal.dtype), diagonal.shape)
         if self.correction is None:
-            return jnp.broadcast_to(factor, diagonal.shape)
+            return 2 * jax.nn.sigmoid(z)
         safe = jnp.where(diagonal > 0, diagonal, 1)
         back = uneven = jnp.zeros_like(diagonal)
         for axis, w in enumerate(operator.faces):
@@ -42,7 +42,6 @@ class Relaxation(eqx.Module):
             uneven = (
                 uneven + (cut(w, axis, 0, -1) / safe) ** 2 + (cut(w, axis, 1, None) / safe) ** 2
             )
-        z = jnp.log(factor / (2 - factor))
         z = z + self.correction(4 * back - 1, 4 * uneven - 1, operator.sink / safe)
         return 2 * jax.nn.sigmoid(z)
 
@@ -80,7 +79,7 @@ class MultigridWeights(eqx.Module):
         if trainable:
             scalar = lambda x: jnp.asarray(x, jnp.float32)
             quadratic = lambda n, limit: Quadratic(n, limit=limit, dtype=jnp.float32)
-            relaxation = Relaxation(scalar(1.0), quadratic(3, 3.0))
+            relaxation = Relaxation(scalar(0.0), quadratic(3, 3.0))
             shares = quadratic(3, 3.0), quadratic(2, 1.0)
             one = relaxation, Coarsening(scalar(8.0), scalar(1.0), *shares)
         self.levels = (one,) * depth

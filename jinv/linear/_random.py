@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..operators._checks import as_inexact, as_shape
-from ._diffusion import FLUID, SOLID
+from ._diffusion import FLUID, SOLID, Diffusion
 
 
 def random_obstacles(
@@ -60,6 +60,40 @@ def random_obstacles(
 
     solid = jnp.any(jax.vmap(one)(jax.random.split(key, count)), axis=0)
     return jnp.where(solid, SOLID, FLUID)
+
+
+def random_source(operator: Diffusion, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+    r"""A random right-hand side in the range of the operator, whatever regions are cut off: half
+    (in norm) the divergence of a random flux, which has the operator itself as covariance, half
+    the operator applied to random walks along an axis, which excite the smooth errors.
+
+    **Arguments:**
+
+    - `operator`: a [`jinv.linear.Diffusion`][].
+    - `key`: a JAX PRNG key.
+
+    **Returns:** an array of the shape of the grid.
+
+    !!! example
+        ```python
+        >>> import jax, jinv
+        >>> A = jinv.linear.poisson((32, 32), boundary="neumann")
+        >>> b = jinv.linear.random_source(A, key=jax.random.key(0))
+        >>> bool(abs(b.sum()) < 1e-3)
+        True
+
+        ```
+    """
+    keys = jax.random.split(key, len(operator.faces) + 1)
+    shape, dtype = operator.shape, operator.sink.dtype
+    rough = jnp.zeros(shape, dtype)
+    for axis, w in enumerate(operator.faces):
+        flux = jnp.sqrt(w) * jax.random.normal(keys[axis], w.shape, dtype)
+        rough = rough + jnp.diff(flux, axis=axis)
+    steps = jax.random.normal(keys[-1], shape, dtype)
+    smooth = operator.mv(jnp.where(operator.active(), jnp.cumsum(steps, axis=0), 0))
+    norms = jnp.linalg.norm(rough), jnp.linalg.norm(smooth)
+    return sum(x / jnp.where(n > 0, n, 1) for x, n in zip((rough, smooth), norms, strict=True))
 
 
 def _frame(vectors):
