@@ -17,7 +17,7 @@ from jinv.linear._read_off import Colouring
 
 
 PSD = lx.positive_semidefinite_tag
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def random_matrix(rows, columns, density, seed=0) -> Any:
@@ -292,6 +292,7 @@ def test_iterations_are_those_of_pyamg(name, rng):
 
 
 def test_a_diagonal_matrix_needs_no_coarse_level(rng):
+@pytest.mark.slow
     A = SparseMatrix(sp.diags_array(np.arange(1.0, 301)), PSD)
     assert iterations(A, AlgebraicMultigrid(A), rng) == 1
 
@@ -308,6 +309,7 @@ def test_rigid_motions_help_elasticity(rng):
 
 
 def test_singular_systems(rng):
+@pytest.mark.slow
     A = jinv.linear.poisson((20, 21), boundary="neumann", dtype=jnp.float64)
     b = jnp.asarray(rng.normal(size=(20, 21)))
     solver = PCG(1e-8, 0.0, AlgebraicMultigrid(A), null_space=jinv.linear.null_space(A))
@@ -329,6 +331,7 @@ def test_float32_cycles_inside_float64_and_alone(rng):
 # Refreshing
 
 
+@pytest.mark.slow
 def test_refreshing_is_the_set_up_of_the_same_values(rng):
     A = jumps((20, 21))
     amg = AlgebraicMultigrid(A, refresh=True)

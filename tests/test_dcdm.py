@@ -21,7 +21,7 @@ from jinv.linear import (
 )
 
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RESULTS = lx.RESULTS
 SHAPE = (9, 8)

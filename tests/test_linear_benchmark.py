@@ -29,7 +29,7 @@ from jinv.linear import (
 )
 
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SPECS = [
     ("obstacles", "2-D", {"geometry": "standard"}),

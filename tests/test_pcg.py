@@ -155,6 +155,10 @@ def test_failures_are_results(rng):
     assert _solve(operator, b, PCG(1e-9, 0.0, max_steps=3)).result == RESULTS.max_steps_reached
     nan = _solve(operator, b.at[0, 0].set(jnp.nan), PCG(1e-9, 0.0))
     assert nan.result == RESULTS.nonfinite_input
+    guess = {"y0": b.at[0, 0].set(jnp.nan)}
+    assert _solve(operator, b, PCG(1e-9, 0.0), options=guess).result == RESULTS.nonfinite_input
+    poisoned = eqx.tree_at(lambda d: d.sink, operator, operator.sink + jnp.nan)
+    assert _solve(poisoned, b, PCG(1e-9, 0.0)).result == RESULTS.breakdown
     indefinite = lx.DiagonalLinearOperator(jnp.array([1.0, -1.0, 2.0]))
     indefinite = lx.TaggedLinearOperator(indefinite, lx.positive_semidefinite_tag)
     assert _solve(indefinite, jnp.ones(3), PCG(1e-9, 0.0)).result == RESULTS.breakdown

@@ -201,7 +201,7 @@ class _Run(eqx.Module):
             since=jnp.zeros((), jnp.int32),
             noisy=jnp.full_like(norm, jnp.inf),
             result=lx.RESULTS.successful,
-            done=norm <= goal,
+            done=~(norm > goal),
             history=history,
         )
         start = match_varying(start, (rhs, goal, self))

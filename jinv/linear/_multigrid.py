@@ -92,18 +92,19 @@ class Multigrid(AbstractPreconditioner):
     The first choice for these systems: the number of steps hardly depends on size, geometry
     and moderate jumps of the coefficient. Black cells are eliminated, red ones relaxed; the
     coarse operators have the fine one's stencil, keep thin walls closed, and follow jumps
-    (see the source for how). A V cycle with one sweep costs about three products, and PCG runs
-    on the red half of the cells only. The set-up, some ten products, is traced with the solve, so
-    geometries and coefficients may change under `jit` and `vmap`.
+    (see the source for how). A step of PCG, which runs on the red half of the cells only, costs
+    about eight products in 2-D and six in 3-D. The set-up, five products, is traced with the
+    solve, so geometries and coefficients may change under `jit` and `vmap`.
 
     **Arguments:**
 
     - `weights`: [`jinv.linear.MultigridWeights`][], trained ones for instance; the untrained
         default if `None`.
-    - `cycle`: `"V"`; or `"W"` and `"F"`, which visit coarse grids more often. A V cycle is positive
-        definite whatever the weights and the operator. The other two need coarse corrections
-        that overshoot by less than a factor of two, as they do for all but extreme coefficients;
-        `PCG` reports a breakdown otherwise.
+    - `cycle`: `"F"`, which visits the first coarse grid three times, each by a V cycle; `"V"`,
+        once, for a third less work and half again as many steps; or `"W"`, every coarse grid
+        twice. F and V are positive definite whatever the weights and the operator; W needs
+        coarse corrections that overshoot by less than a factor of three, as they do for all
+        but extreme coefficients; `PCG` reports a breakdown otherwise.
     - `sweeps`: relaxations before and after the coarse correction.
     - `anisotropy`: the relative size of the couplings along each axis, where they are very
         unequal: only the strong axes are coarsened, until all are alike.
@@ -116,7 +117,9 @@ class Multigrid(AbstractPreconditioner):
     2001, chapters 2 and 7, with interpolation after R. Alcouffe, A. Brandt, J. Dendy, J. Painter,
     1981. Deviations: interpolation and coarse operators are those of one-dimensional problems,
     axis by axis, and the Galerkin entries beyond the stencil are put on faces; walls are kept.
-    The F cycle is V, F, V on each coarse grid: the usual F, V is not symmetric.
+    The textbook's F cycle (F, then V on each coarse grid) is not symmetric. In F and W the
+    corrections of later visits are damped (see `_VISITS` in the source): repeated ones at full
+    length would lose definiteness wherever the coarse grid overshoots by a factor of two.
 
     !!! example
         ```python

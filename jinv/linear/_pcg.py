@@ -107,7 +107,7 @@ class PCG(lx.AbstractLinearSolver):
         vector = _tree.scale(sign, match_varying(vector, (system, vector)))
         y0 = options.get("y0")
         zeros = jax.tree.map(jnp.zeros_like, vector)
-        finite = _tree.all_finite(vector)
+        finite = _tree.all_finite((vector, y0))
         size = _tree.norm(vector)
         given, vector = vector, _project(vector, basis)
         removed = _tree.norm(_tree.subtract(given, vector))
@@ -189,7 +189,7 @@ class _Run(eqx.Module):
             since=jnp.zeros((), jnp.int32),
             reached=jnp.full_like(norm, jnp.inf),
             result=lx.RESULTS.successful,
-            done=norm <= goal,
+            done=~(norm > goal),
             history=history,
         )
         start = match_varying(start, (rhs, goal, self.operator, self.preconditioner))
@@ -237,7 +237,7 @@ class _Run(eqx.Module):
                 norm,
                 jnp.where(claimed, norm, s.reached),
                 result,
-                (norm <= goal) | stuck | failed | exhausted,
+                ~(norm > goal) | stuck | failed | exhausted,
             ),
         )
 

@@ -109,7 +109,7 @@ class RecycledPCG(lx.AbstractLinearSolver):
         vector = match_varying(vector, (state, vector))
         rhs, unravel = jax.flatten_util.ravel_pytree(vector)
         size = _tree.norm(rhs)
-        finite = _tree.all_finite(rhs)
+        finite = _tree.all_finite((rhs, options.get("y0")))
         limit = 10 * rhs.size if self.max_steps is None else self.max_steps
         run = _Run(
             multiply=lambda x: _ravel(operator.mv(unravel(x))),
@@ -220,7 +220,7 @@ class _Run(eqx.Module):
             num_steps=jnp.zeros((), jnp.int32),
             since=jnp.zeros((), jnp.int32),
             result=lx.RESULTS.successful,
-            done=norm <= self.goal,
+            done=~(norm > self.goal),
             ritz=space,
             steps=_Basis(empty, empty, empty),
         )
@@ -277,7 +277,7 @@ class _Run(eqx.Module):
             num_steps=s.num_steps,
             since=s.since,
             result=where(over, lx.RESULTS.max_steps_reached, result),
-            done=solved | stuck | failed | exhausted,
+            done=solved | jnp.isnan(norm) | stuck | failed | exhausted,
             ritz=both.ritz(len(space.vectors)),
             steps=steps,
         )

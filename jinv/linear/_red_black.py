@@ -95,4 +95,3 @@ class RedBlack(eqx.Module):
             yield from self._split(pair[..., :even], (*corner, 0), colour)
         if even < slab:
             yield from self._split(pair[..., even:], (*corner, 1), 1 - colour)
-

@@ -81,7 +81,7 @@ class Refinement(lx.AbstractLinearSolver):
         operator, inner = state
         vector = match_varying(vector, (operator, vector))
         size = _tree.norm(vector)
-        finite = _tree.all_finite(vector)
+        finite = _tree.all_finite((vector, options.get("y0")))
         goal = jnp.maximum(jnp.asarray(self.atol, size.dtype), self.rtol * size)
         value = options.get("y0", jax.tree.map(jnp.zeros_like, vector))
         residual = _tree.subtract(vector, operator.mv(value)) if "y0" in options else vector
