@@ -292,11 +292,11 @@ def test_iterations_are_those_of_pyamg(name, rng):
 
 
 def test_a_diagonal_matrix_needs_no_coarse_level(rng):
-@pytest.mark.slow
     A = SparseMatrix(sp.diags_array(np.arange(1.0, 301)), PSD)
     assert iterations(A, AlgebraicMultigrid(A), rng) == 1
 
 
+@pytest.mark.slow
 def test_rigid_motions_help_elasticity(rng):
     matrix, motions = elasticity(14)
     A = SparseMatrix(matrix, PSD)
@@ -309,7 +309,6 @@ def test_rigid_motions_help_elasticity(rng):
 
 
 def test_singular_systems(rng):
-@pytest.mark.slow
     A = jinv.linear.poisson((20, 21), boundary="neumann", dtype=jnp.float64)
     b = jnp.asarray(rng.normal(size=(20, 21)))
     solver = PCG(1e-8, 0.0, AlgebraicMultigrid(A), null_space=jinv.linear.null_space(A))
@@ -318,6 +317,7 @@ def test_singular_systems(rng):
     assert solution.stats["num_steps"] < 15
 
 
+@pytest.mark.slow
 def test_float32_cycles_inside_float64_and_alone(rng):
     A = jumps((32, 32))
     counts = [iterations(A, AlgebraicMultigrid(A, dtype=d), rng) for d in (None, jnp.float32)]

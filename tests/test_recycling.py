@@ -23,7 +23,7 @@ SOLVE = eqx.filter_jit(lx.linear_solve)
 SEQUENCE = eqx.filter_jit(solve_sequence)
 
 
-
+pytestmark = pytest.mark.slow
 
 
 def coefficients(count, shape=(20, 19), spread=1.0):
@@ -62,13 +62,13 @@ def test_solutions_and_spaces(preconditioner, rng):
 
 
 def test_without_a_space_the_steps_are_those_of_pcg(rng):
-@pytest.mark.slow
     A, b = heterogeneous_diffusion(coefficients(1)[0]), jnp.asarray(rng.normal(size=(20, 19)))
     ours = SOLVE(A, b, RecycledPCG(1e-8, 0.0, Jacobi())).stats["num_steps"]
     theirs = SOLVE(A, b, PCG(1e-8, 0.0, Jacobi())).stats["num_steps"]
     assert abs(ours - theirs) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preconditioner, part", [(None, 0.9), (Jacobi(), 0.6)])
 def test_a_sequence_takes_fewer_steps(preconditioner, part, rng):
     k, b = coefficients(6, spread=0.5), jnp.asarray(rng.normal(size=(6, 20, 19)))
