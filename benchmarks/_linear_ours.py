@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,8 @@ from ._linear_problems import faces_of
 from ._work_jax import entries, matvec_equivalents
 
 
+# Arrays keep their dtype: float32 problems are solved in float32 but where a solver says more.
+jax.config.update("jax_enable_x64", True)
 VERSIONS = ("jinv", "jax", "jaxlib", "equinox", "lineax", "optimistix")
 
 
@@ -41,39 +42,33 @@ def _pcg(preconditioner=None):
     return _of("PCG")(TOLERANCE, 0.0, **options)
 
 
+def _inner():
+    return _of("PCG")(1e-3, 0.0, preconditioner=_multigrid(), max_steps=MAX_STEPS)
+
+
 def _multigrid(**options):
     return _of("Multigrid")(**options)
 
 
-def _stored(kind: str, operator) -> tuple[Any, str, dict[str, Any]]:
-    """`jinv.pretrained`, and the name and the record of its weights of that kind."""
-    try:
-        pretrained = importlib.import_module("jinv.pretrained")
-    except ModuleNotFoundError:
-        raise NotAvailable("there is no jinv.pretrained") from None
-    dim = f"{len(operator.shape)}d"
-    names = [name for name in pretrained.names() if kind in name and dim in name]
-    if not names:
-        raise NotAvailable(f"jinv.pretrained has no {kind} for {dim}")
-    return pretrained, names[0], pretrained.read_record(names[0])
-
-
 def _trained(operator, **options):
     """The multigrid with the shipped weights for as many axes."""
-    cycle, weights = _of("Multigrid"), _of("MultigridWeights")
-    pretrained, name, record = _stored("multigrid", operator)
-    levels = [re.search(r"levels\W*(\d+)", leaf) for leaf in record["leaves"]]
-    depth = 1 + max(int(found.group(1)) for found in levels if found)
-    return cycle(pretrained.load(name, weights(depth, trainable=True)), **options)
+    return _shipped("multigrid", operator)(len(operator.shape), **options)
 
 
 def _dcdm(operator):
     """The published network with the shipped weights for as many axes."""
-    solver, network = _of("DCDM"), _of("DirectionNet")
-    pretrained, name, record = _stored("dcdm", operator)
-    options = {key: record[key] for key in ("channels", "pairs") if key in record}
-    like = network(len(operator.shape), **options, key=jax.random.key(0))
-    return solver(TOLERANCE, 0.0, pretrained.load(name, like), max_steps=MAX_STEPS)
+    ndim = len(operator.shape)
+    return _shipped("dcdm", operator)(ndim, TOLERANCE, 0.0, max_steps=MAX_STEPS)
+
+
+def _shipped(kind: str, operator) -> Any:
+    try:
+        pretrained = importlib.import_module("jinv.pretrained")
+    except ModuleNotFoundError:
+        raise NotAvailable("there is no jinv.pretrained") from None
+    if f"{kind}_{len(operator.shape)}d" not in pretrained.names():
+        raise NotAvailable(f"jinv.pretrained has no {kind} for {len(operator.shape)}-D")
+    return _of(kind, pretrained)
 
 
 def _algebraic(operator, **options):
@@ -97,11 +92,12 @@ SOLVERS: dict[str, Callable[[linear.Diffusion], Any]] = {
     "Jacobi": lambda A: _pcg(_of("Jacobi")()),
     "Chebyshev": lambda A: _pcg(_of("Chebyshev")()),
     "Multigrid": lambda A: _pcg(_multigrid()),
+    "Multigrid V": lambda A: _pcg(_multigrid(cycle="V")),
     "Multigrid float32": lambda A: _pcg(_multigrid(dtype=jnp.float32)),
     "Multigrid anisotropy": lambda A: _pcg(_multigrid(anisotropy=_strengths(A))),
     "Multigrid trained": lambda A: _pcg(_trained(A)),
     "Multigrid trained float32": lambda A: _pcg(_trained(A, dtype=jnp.float32)),
-    "Refinement": lambda A: _of("Refinement")(TOLERANCE, 0.0, _pcg(_multigrid())),
+    "Refinement": lambda A: _of("Refinement")(_inner(), TOLERANCE, 0.0),
     "AlgebraicMultigrid": _algebraic,
     "AlgebraicMultigrid of pyamg": _pyamg,
     "DCDM": _dcdm,
@@ -117,8 +113,11 @@ class _Solver(LinearContender):
 
     def __init__(self, problem, params):
         self.name = params["solver"]
-        self.arrays = [jnp.asarray(w) for w in faces_of(problem)], jnp.asarray(problem.data["sink"])
-        self.rhs = jnp.asarray(problem.data["rhs"])
+        # Refinement computes residuals in float64 whatever the problem's own dtype is.
+        dtype = jnp.float64 if self.name == "Refinement" else problem.data["rhs"].dtype
+        as_array = lambda x: jnp.asarray(x, dtype)
+        self.arrays = [as_array(w) for w in faces_of(problem)], as_array(problem.data["sink"])
+        self.rhs = as_array(problem.data["rhs"])
         self.solver = SOLVERS[self.name](_operator(self.arrays))
         if self.name == "DCDM" or "trained" in self.name:
             weights = eqx.filter(self.solver, eqx.is_inexact_array)

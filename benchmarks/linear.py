@@ -64,6 +64,7 @@ def _everyone():
         _ours("Jacobi", "PCG, Jacobi"),
         _ours("Chebyshev", "PCG, Chebyshev"),
         _ours("Multigrid", "PCG, Multigrid"),
+        _ours("Multigrid V", "PCG, Multigrid V"),
         _ours("Multigrid float32", "PCG, Multigrid float32"),
         _ours("Multigrid trained", "PCG, Multigrid trained"),
         _ours("Multigrid trained float32", "PCG, Multigrid trained float32"),

@@ -23,7 +23,7 @@ SOLVE = eqx.filter_jit(lx.linear_solve)
 SEQUENCE = eqx.filter_jit(solve_sequence)
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def coefficients(count, shape=(20, 19), spread=1.0):
