@@ -20,8 +20,8 @@ class Downsampling(AbstractOperator):
     r"""Keeps every $f$-th pixel, $(A x)_i = (k * x)_{f i}$, starting with the first.
 
     Without `kernel` it is plain decimation (one strided slice). With `"box"` each output is the
-    mean of its block of $f$ pixels per axis. With an array it is a circular [`Convolution`][]
-    (the kernel centred on the kept pixel) followed by decimation.
+    mean of its block of $f$ pixels per axis. With an array it is a circular
+    [`jinv.operators.Convolution`][] (the kernel centred on the kept pixel) followed by decimation.
 
     **Arguments:**
 

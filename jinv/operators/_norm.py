@@ -17,9 +17,9 @@ from ._spectrum import gram_spectrum
 def norm_bound(operator: lx.AbstractLinearOperator) -> Real[Array, ""] | None:
     r"""The spectral norm $\|A\|_2$ in closed form, or `None` where none is known.
 
-    The value is exact, hence a sharp upper bound. It comes from [`gram_spectrum`][] unless an
-    operator registers its own rule. A composition has none, because the product of the norms
-    is only an upper bound.
+    The value is exact, hence a sharp upper bound. It comes from
+    [`jinv.operators.gram_spectrum`][] unless an operator registers its own rule. A composition
+    has none, because the product of the norms is only an upper bound.
 
     **Arguments:**
 
@@ -71,9 +71,10 @@ def operator_norm(
     r"""The spectral norm $\|A\|_2 = \max_{\|x\| = 1} \|A x\|$, which sets the step sizes of
     first-order solvers.
 
-    Where [`norm_bound`][] knows it, the closed form is returned. Otherwise it is estimated by
-    Golub-Kahan bidiagonalisation (Lanczos' method on $A^* A$): one product with $A$ and one
-    with $A^*$ per step, until two successive steps change it by less than `rtol`, relatively.
+    Where [`jinv.operators.norm_bound`][] knows it, the closed form is returned. Otherwise it is
+    estimated by Golub-Kahan bidiagonalisation (Lanczos' method on $A^* A$): one product with $A$
+    and one with $A^*$ per step, until two successive steps change it by less than `rtol`,
+    relatively.
     The estimate approaches the norm **from below**: when a step size must not exceed
     $1/\|A\|$, leave a margin of some `rtol`.
 

@@ -110,16 +110,18 @@ class Spectrum(eqx.Module):
 def gram_spectrum(operator: lx.AbstractLinearOperator | None) -> Spectrum | None:
     r"""How $A^* A$ is diagonalised, or `None` where no fast transform is known.
 
-    Known are circular [`Convolution`][] and [`FiniteDifference`][] (Fourier), Neumann
-    [`FiniteDifference`][] (cosine), single-coil [`FourierSampling`][], [`Mask`][], [`Diagonal`][]
-    and plain decimation (pixels), identities, scalar multiples, and a [`Stack`][] of operators
-    which share one transform. A new operator registers itself: `gram_spectrum.register(MyClass)`.
+    Known are circular [`jinv.operators.Convolution`][] and [`jinv.operators.FiniteDifference`][]
+    (Fourier), Neumann [`jinv.operators.FiniteDifference`][] (cosine), single-coil
+    [`jinv.operators.FourierSampling`][], [`jinv.operators.Mask`][],
+    [`jinv.operators.Diagonal`][] and plain decimation (pixels), identities, scalar multiples, and
+    a [`jinv.operators.Stack`][] of operators which share one transform. A new operator registers
+    itself: `gram_spectrum.register(MyClass)`.
 
     **Arguments:**
 
     - `operator`: any lineax operator, or `None` for the identity.
 
-    **Returns:** a [`Spectrum`][] or `None`.
+    **Returns:** a [`jinv.operators.Spectrum`][] or `None`.
 
     !!! example
         ```python
