@@ -40,6 +40,7 @@ def _left_out(contender, flat, large, size):
         "CG, rtol = atol = 1e-6",
         "PCG, Chebyshev",
         "PCG, AlgebraicMultigrid of pyamg",
+        "DCDM",
     )
 
 
@@ -83,7 +84,9 @@ def _problem(name, size, dim, **params):
 def _problems():
     for geometry in ("standard", "random"):
         for dim, sizes in {"2-D": (256, 512, 1024), "3-D": (64, 128)}.items():
-            for size in sizes:
+            # The small sizes are for the growth with size, where DCDM fits.
+            small = {"2-D": (64, 128), "3-D": (32,)}[dim] if geometry == "standard" else ()
+            for size in (*small, *sizes):
                 yield _problem("obstacles", size, dim, geometry=geometry)
     yield _problem("box", 512, "2-D")
     yield _problem("box", 64, "3-D")
