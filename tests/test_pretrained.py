@@ -248,3 +248,29 @@ def test_save_refuses(tmp_path, model, record, message):
     with pytest.raises(ValueError, match=message):
         save(tmp_path / "refused", model, record)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ndim, n", [(2, 40), (3, 12)])
+def test_trained_multigrid_takes_fewer_steps(ndim, n):
+    shape = (n,) * ndim
+    untrained = jinv.linear.Multigrid(cycle="V")
+    trained = jinv.pretrained.multigrid(ndim)
+    assert trained.cycle == "V"
+
+    @eqx.filter_jit
+    def reduction(rule, key):
+        k = jinv.linear.random_coefficient(shape, key=key)
+        operator = jinv.linear.heterogeneous_diffusion(k)
+        source = jinv.linear.random_source(operator, key=key)
+        return jinv.linear.convergence_loss(rule, operator, source, steps=4)
+
+    keys = jax.random.split(jax.random.key(7), 3)
+    means = [np.mean([reduction(rule, key) for key in keys]) for rule in (untrained, trained)]
+    assert means[1] < 1.15 * means[0] < 0
+
+
+def test_models_that_are_not_shipped():
+    with pytest.raises(ValueError, match="ndim"):
+        jinv.pretrained.multigrid(1)
+    with pytest.raises(ValueError, match="ndim"):
+        jinv.pretrained.dcdm(1, 1e-3, 0.0)
