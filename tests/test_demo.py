@@ -11,36 +11,43 @@ import pytest
 from PIL import Image
 
 from jinv.demo import _main, main
+from jinv.demo._report import table
 from jinv.demo._task import TASKS
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One tiny run on a picture of odd size, with what each task returned."""
+    """One tiny run on a picture of odd size, with what each task and the linear solves returned."""
     folder = tmp_path_factory.mktemp("demo")
     picture = folder / "mine.png"
     rows, columns = np.mgrid[0:113, 0:81]
     colour = np.stack([rows // 20 % 2, columns // 16 % 2, (rows + columns) // 40 % 2], axis=-1)
     Image.fromarray((40 + 170 * colour).astype("uint8")).save(picture)
-    finished = []
+    finished, pressures = [], []
 
     def recorded(*args, original=_main._run):
         finished.append(original(*args))
         return finished[-1]
 
+    def recorded_pressure(*args, original=_main.solve_pressure):
+        pressures.append(original(*args))
+        return pressures[-1]
+
     # optax adds an integer count to floats, which strict promotion refuses.
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setattr(_main, "_run", recorded)
+        patch.setattr(_main, "solve_pressure", recorded_pressure)
         code = main(["--smoke", "--image", str(picture), "--output", str(folder / "out")])
-    return code, folder / "out", finished
+    return code, folder / "out", finished, pressures[0]
 
 
 def test_files(run):
-    code, folder, _ = run
+    code, folder, *_ = run
     assert code == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "deblurring_yours.png",
         "inpainting_yours.png",
+        "pressure.png",
         "table.md",
         "tomography_yours.png",
         "tuning.png",
@@ -51,7 +58,7 @@ def test_files(run):
 
 
 def test_table_says_what_was_measured(run):
-    _, folder, finished = run
+    _, folder, finished, _ = run
     text = (folder / "table.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if re.match(r"\| (deblur|inpaint|tomo)", line)]
     assert len(rows) == 3 + 3  # pictures, weights
@@ -63,7 +70,7 @@ def test_table_says_what_was_measured(run):
 
 
 def test_reconstructions_are_better_than_the_data(run):
-    _, _, finished = run
+    finished = run[2]
     assert [item.task.name for item in finished] == [task.name for task in TASKS]
     for item in finished:
         for evaluation in item.evaluations:
@@ -78,6 +85,25 @@ def test_tuning_lowers_the_loss_and_its_derivative_is_right(run):
         assert tuning.losses[tuning.best] < tuning.losses[0]
         # The central difference crosses pixels that become flat: it is the less exact of the two.
         assert tuning.error < 1e-2
+
+
+def test_pressure(run):
+    _, folder, _, pressure = run
+    plain, multigrid = pressure.solves.values()
+    for solve in (plain, multigrid):
+        assert solve.converged and solve.residual <= 1e-5
+        assert len(solve.residuals) == solve.num_steps + 1
+        # The recursion's residual and the true one.
+        np.testing.assert_allclose(solve.residuals[-1], solve.residual, rtol=0.1)
+    assert multigrid.num_steps < 10 < 100 < plain.num_steps
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    [row] = [line for line in text.splitlines() if line.startswith("| pressure |")]
+    assert "| 64 x 64 |" in row
+    for name, solve in pressure.solves.items():
+        assert f"{solve.num_steps} / {solve.residual:.1e} / " in row
+        assert name in text
+    unfinished = plain._replace(converged=False)
+    assert "(not converged)" in table([], pressure._replace(solves={"plain": unfinished}))
 
 
 def test_interruption_keeps_what_is_finished(run, tmp_path, monkeypatch, capsys):

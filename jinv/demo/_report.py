@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from .. import plot
 from ._evaluate import Evaluation
+from ._pressure import Pressure
 from ._task import Task
 from ._tune import Tuning
 
@@ -40,8 +41,16 @@ def write_tuning(done: list[Finished], folder: Path) -> Path:
     return plot.save(figure, folder / "tuning.png")
 
 
-def table(done: list[Finished]) -> str:
-    """Two Markdown tables: the reconstructions, and the tuning with its gradient check."""
+def write_pressure(pressure: Pressure, folder: Path) -> Path:
+    """A figure of the residuals of the linear solves."""
+    curves = {name: solve.residuals for name, solve in pressure.solves.items()}
+    figure = plot.convergence(curves, xlabel="step", ylabel="relative residual", logx=True)
+    return plot.save(figure, folder / "pressure.png")
+
+
+def table(done: list[Finished], pressure: Pressure | None = None) -> str:
+    """Markdown tables: the reconstructions, the tuning with its gradient check, and the linear
+    solves."""
     lines = [
         "Total variation with a fixed and with a learnt weight; each cell is PSNR in dB / SSIM.",
         "",
@@ -58,6 +67,16 @@ def table(done: list[Finished]) -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [_tuning_row(item) for item in done]
+    if pressure is not None:
+        lines += [
+            "",
+            "The pressure equation of a fluid among obstacles; each cell is steps / relative",
+            "residual / solve / compile.",
+            "",
+            "| task | " + " | ".join(["cells", *pressure.solves]) + " |",
+            "|---|---|" + "---|" * len(pressure.solves),
+            _pressure_row(pressure),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -81,3 +100,13 @@ def _tuning_row(item: Finished) -> str:
         f"{t.error:.1e}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _pressure_row(pressure: Pressure) -> str:
+    cells = []
+    for s in pressure.solves.values():
+        steps = f"{s.num_steps}" + ("" if s.converged else " (not converged)")
+        costs = f"{1000 * s.solve_seconds:.3g} ms / {s.compile_seconds:.1f} s"
+        cells.append(f"{steps} / {s.residual:.1e} / {costs}")
+    height, width = pressure.shape
+    return "| " + " | ".join(["pressure", f"{height} x {width}", *cells]) + " |"
