@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     command.add_argument("--threads", type=_count, default=1, help="for every contender")
-    command.add_argument("--only", default="", help="substring of problem/library/method")
+    command.add_argument("--only", default="", help="pattern to be found in problem/library/method")
     command.add_argument("--timeout", type=float, default=600.0, help="seconds for one reply")
     command.set_defaults(action=_run)
     command = commands.add_parser("report", help="tables to stdout, figures to files")

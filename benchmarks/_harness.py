@@ -1,5 +1,6 @@
 """Runs benchmarks: everything is set up first, then timed in interleaved rounds."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +26,7 @@ def run_benchmark(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the records of one case after the other, so that nothing measured is lost."""
     for case in benchmark.cases(settings.smoke):
-        chosen = [c for c in case.contenders if settings.only in case_label(case, c)]
+        chosen = [c for c in case.contenders if re.search(settings.only, case_label(case, c))]
         if chosen:
             yield run_case(benchmark.name, case, chosen, settings, log, references)
 
