@@ -401,7 +401,7 @@ def animation(frames, solid, scale=4):
     return IPython.display.Image(stream.getvalue(), format="gif")
 
 
-animation(frames[::3], solid)
+animation(frames[::4], solid)
 
 # %% [markdown]
 # ## Steer the smoke

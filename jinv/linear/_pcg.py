@@ -42,9 +42,11 @@ class PCG(lx.AbstractLinearSolver):
     - `null_space`: vectors that span the null space of a singular operator, stacked along a
         first axis (see [`jinv.linear.null_space`][]). The right-hand side is projected onto the
         range, and the solution is the one orthogonal to the null space.
-    - `history`: also returns the norms of the residuals; costs `max_steps` numbers.
+    - `history`: also returns the norms of the residuals; costs `max_steps` numbers. With a
+        preconditioner that reduces the system (`Multigrid`), the first is that of the reduced one.
 
-    `options`: `preconditioner`, and `y0`, the first guess.
+    `options`: `preconditioner`, and `y0`, the first guess (behind a `stop_gradient` where the
+    solve is differentiated: it has no influence on the solution).
 
     **Returns** (through `lineax.linear_solve`): `stats` has `num_steps`, `max_steps`, `residual`
     (the true one, relative to the right-hand side), `incompatible` (the norm of what was
