@@ -92,8 +92,12 @@ def random_source(operator: Diffusion, *, key: PRNGKeyArray) -> Float[Array, "..
         rough = rough + jnp.diff(flux, axis=axis)
     steps = jax.random.normal(keys[-1], shape, dtype)
     smooth = operator.mv(jnp.where(operator.active(), jnp.cumsum(steps, axis=0), 0))
-    norms = jnp.linalg.norm(rough), jnp.linalg.norm(smooth)
-    return sum(x / jnp.where(n > 0, n, 1) for x, n in zip((rough, smooth), norms, strict=True))
+    return _unit(rough) + _unit(smooth)
+
+
+def _unit(x):
+    norm = jnp.linalg.norm(x)
+    return x / jnp.where(norm > 0, norm, 1)
 
 
 def _frame(vectors):
