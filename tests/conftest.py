@@ -1,5 +1,6 @@
 """Strict settings for the whole suite; the library itself sets none of these."""
 
+import gc
 import os
 import socket
 
@@ -26,6 +27,15 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Each compiled program takes memory maps, of which Linux gives a process 65530: after some
+    thousand programs the next compilation would crash."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
