@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..operators._checks import as_inexact, check_choice
 from ._aggregation import galerkin, inverse_bound, smoothed_aggregation
-from ._preconditioner import AbstractPreconditioner, symmetric_positive
+from ._preconditioner import AbstractPreconditioner, SymmetricPositive
 from ._read_off import Colouring, flat_product
 from ._sparse import SparseMatrix, check_tags, to_scipy
 
@@ -159,7 +159,7 @@ class _Level(eqx.Module):
     colouring: Colouring | None
 
 
-class _Cycle(lx.AbstractLinearOperator):
+class _Cycle(SymmetricPositive):
     levels: tuple[_Level, ...]
     inverse: Float[Array, "m m"]
     degree: int = eqx.field(static=True)
@@ -210,20 +210,8 @@ class _Cycle(lx.AbstractLinearOperator):
 
         return jax.lax.fori_loop(1, self.degree + 1, body, (x + step, step, residual))[0]
 
-    def as_matrix(self):
-        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
-
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return self.structure
-
-    def out_structure(self):
-        return self.structure
-
-
-symmetric_positive(_Cycle)
 
 
 def _next_step(k, step, scaled):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ._coarsen import pad
 from ._diffusion import Diffusion
-from ._preconditioner import AbstractReduction, symmetric_positive
+from ._preconditioner import AbstractReduction, SymmetricPositive
 from ._red_black import RedBlack
 
 
@@ -201,7 +201,7 @@ class Coarsest(eqx.Module):
         return (self.inverse @ rhs.ravel()).reshape(rhs.shape)
 
 
-class Cycle(lx.AbstractLinearOperator):
+class Cycle(SymmetricPositive):
     """A multigrid cycle as an approximate inverse on grids."""
 
     levels: list
@@ -218,20 +218,11 @@ class Cycle(lx.AbstractLinearOperator):
             value = fine.solve(coarser, rhs, self.kind)
         return value.astype(vector.dtype)
 
-    def as_matrix(self):
-        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
-
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return self.structure
 
-    def out_structure(self):
-        return self.structure
 
-
-class RedCycle(lx.AbstractLinearOperator):
+class RedCycle(SymmetricPositive):
     """The cycle's red part, for right-hand sides without black part: an approximate inverse of
     the Schur complement."""
 
@@ -244,20 +235,11 @@ class RedCycle(lx.AbstractLinearOperator):
         value, _ = self.levels[0].relax(self.levels[1:], (red, None), self.kind)
         return value.astype(vector.dtype)
 
-    def as_matrix(self):
-        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
-
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return self.structure
 
-    def out_structure(self):
-        return self.structure
 
-
-class Complement(lx.AbstractLinearOperator):
+class Complement(SymmetricPositive):
     """The Schur complement of the black cells."""
 
     level: Level
@@ -265,20 +247,8 @@ class Complement(lx.AbstractLinearOperator):
     def mv(self, vector):
         return self.level.complement(vector)
 
-    def as_matrix(self):
-        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
-
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return jax.ShapeDtypeStruct((self.level.layout.size,), self.level.inverse[0].dtype)
-
-    def out_structure(self):
-        return self.in_structure()
-
-
-symmetric_positive(Cycle, RedCycle, Complement)
 
 
 class RedSystem(AbstractReduction):

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..operators._checks import check_choice
 from ..operators._transforms import cosine_multiply
 from ._diffusion import require_diffusion
-from ._preconditioner import AbstractPreconditioner, symmetric_positive
+from ._preconditioner import AbstractPreconditioner, SymmetricPositive
 
 
 class FastPoisson(AbstractPreconditioner):
@@ -82,7 +81,7 @@ class FastPoisson(AbstractPreconditioner):
         return FastPoissonOperator(inverse, active, alone, ends)
 
 
-class FastPoissonOperator(lx.AbstractLinearOperator):
+class FastPoissonOperator(SymmetricPositive):
     multiplier: Float[Array, "..."]
     active: Bool[Array, "..."]
     alone: Float[Array, "..."]
@@ -98,20 +97,9 @@ class FastPoissonOperator(lx.AbstractLinearOperator):
             x = _from_cosines(x, axis, pair, shape[axis])
         return jnp.where(self.active, x, self.alone * vector)
 
-    def as_matrix(self):
-        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
-
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return jax.ShapeDtypeStruct(self.active.shape, self.alone.dtype)
 
-    def out_structure(self):
-        return self.in_structure()
-
-
-symmetric_positive(FastPoissonOperator)
 
 _KINDS = ("neumann", "dirichlet")
 

@@ -10,7 +10,7 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ._preconditioner import AbstractPreconditioner, symmetric_positive
+from ._preconditioner import AbstractPreconditioner, SymmetricPositive
 from ._read_off import Colouring, flat_product
 from ._sparse import SparseMatrix, to_scipy
 
@@ -190,7 +190,7 @@ def _pivots(squares):
     return jax.lax.fori_loop(0, 12, sweep, start)
 
 
-class Factor(lx.AbstractLinearOperator):
+class Factor(SymmetricPositive):
     """$T^T T$ with $T$ close to the inverse of $L = D (\\Delta + N)$."""
 
     lower: SparseMatrix
@@ -217,20 +217,8 @@ class Factor(lx.AbstractLinearOperator):
         x = self.scale * x + self.lower.mv(x)
         return unravel((x * self.root).astype(flat.dtype))
 
-    def as_matrix(self):
-        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
-
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return self.structure
-
-    def out_structure(self):
-        return self.structure
-
-
-symmetric_positive(Factor)
 
 
 def factor_loss(

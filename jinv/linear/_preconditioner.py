@@ -1,7 +1,6 @@
 """The interface of preconditioners, and the simplest ones."""
 
 import abc
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -44,6 +43,35 @@ class AbstractPreconditioner(eqx.Module):
     def reduce(self, operator: lx.AbstractLinearOperator) -> AbstractReduction | None:
         """An equivalent smaller system together with its preconditioner, where there is one."""
         return None
+
+
+class SymmetricPositive(lx.AbstractLinearOperator):
+    """An approximate inverse: lineax knows it as real, symmetric and positive definite."""
+
+    def as_matrix(self):
+        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
+
+    def transpose(self):
+        return self
+
+    def out_structure(self):
+        return self.in_structure()
+
+
+for _query in (
+    lx.is_negative_semidefinite,
+    lx.is_diagonal,
+    lx.is_tridiagonal,
+    lx.has_unit_diagonal,
+    lx.is_lower_triangular,
+    lx.is_upper_triangular,
+):
+    _query.register(SymmetricPositive, lambda operator: False)
+for _query in (lx.is_symmetric, lx.is_positive_semidefinite):
+    _query.register(SymmetricPositive, lambda operator: True)
+for _query in (lx.linearise, lx.materialise, lx.conj):
+    _query.register(SymmetricPositive, lambda operator: operator)
+lx.diagonal.register(SymmetricPositive, lambda operator: jnp.diagonal(operator.as_matrix()))
 
 
 class Jacobi(AbstractPreconditioner):
@@ -111,7 +139,7 @@ class Chebyshev(AbstractPreconditioner):
         return ChebyshevOperator(lx.linearise(operator), scaling, self)
 
 
-class ChebyshevOperator(lx.AbstractLinearOperator):
+class ChebyshevOperator(SymmetricPositive):
     operator: lx.AbstractLinearOperator
     scaling: lx.AbstractLinearOperator
     rule: Chebyshev
@@ -137,20 +165,11 @@ class ChebyshevOperator(lx.AbstractLinearOperator):
         carry = step, step, width / centre
         return jax.lax.fori_loop(0, self.rule.degree, body, carry)[0]
 
-    def as_matrix(self):
-        return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
-
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return self.operator.in_structure()
 
-    def out_structure(self):
-        return self.in_structure()
 
-
-class Scaling(lx.AbstractLinearOperator):
+class Scaling(SymmetricPositive):
     """A positive diagonal operator."""
 
     scale: PyTree[Array]
@@ -161,39 +180,8 @@ class Scaling(lx.AbstractLinearOperator):
     def as_matrix(self):
         return jnp.diag(jax.flatten_util.ravel_pytree(self.scale)[0])
 
-    def transpose(self):
-        return self
-
     def in_structure(self):
         return jax.eval_shape(lambda: self.scale)
-
-    def out_structure(self):
-        return self.in_structure()
-
-
-def symmetric_positive(*classes: Any) -> None:
-    """Tells lineax that these operators are real, symmetric and positive definite."""
-    for cls in classes:
-        for query in _QUERIES:
-            known = query in (lx.is_symmetric, lx.is_positive_semidefinite)
-            query.register(cls, lambda operator, known=known: known)
-        lx.linearise.register(cls, lambda operator: operator)
-        lx.conj.register(cls, lambda operator: operator)
-        lx.materialise.register(cls, lambda operator: operator)
-        lx.diagonal.register(cls, lambda operator: jnp.diagonal(operator.as_matrix()))
-
-
-_QUERIES = (
-    lx.is_symmetric,
-    lx.is_positive_semidefinite,
-    lx.is_negative_semidefinite,
-    lx.is_diagonal,
-    lx.is_tridiagonal,
-    lx.has_unit_diagonal,
-    lx.is_lower_triangular,
-    lx.is_upper_triangular,
-)
-symmetric_positive(Scaling, ChebyshevOperator)
 
 
 def inverse_diagonal(operator: lx.AbstractLinearOperator) -> PyTree[Array]:
