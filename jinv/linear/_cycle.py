@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ._coarsen import pad
 from ._diffusion import Diffusion
-from ._preconditioner import AbstractReduction, SymmetricPositive
+from ._preconditioner import AbstractApproximateInverse, AbstractReduction
 from ._red_black import RedBlack
 
 
@@ -201,7 +201,7 @@ class Coarsest(eqx.Module):
         return (self.inverse @ rhs.ravel()).reshape(rhs.shape)
 
 
-class Cycle(SymmetricPositive):
+class Cycle(AbstractApproximateInverse):
     """A multigrid cycle as an approximate inverse on grids."""
 
     levels: list
@@ -222,7 +222,7 @@ class Cycle(SymmetricPositive):
         return self.structure
 
 
-class RedCycle(SymmetricPositive):
+class RedCycle(AbstractApproximateInverse):
     """The cycle's red part, for right-hand sides without black part: an approximate inverse of
     the Schur complement."""
 
@@ -239,7 +239,7 @@ class RedCycle(SymmetricPositive):
         return self.structure
 
 
-class Complement(SymmetricPositive):
+class Complement(AbstractApproximateInverse):
     """The Schur complement of the black cells."""
 
     level: Level

@@ -45,7 +45,7 @@ class AbstractPreconditioner(eqx.Module):
         return None
 
 
-class SymmetricPositive(lx.AbstractLinearOperator):
+class AbstractApproximateInverse(lx.AbstractLinearOperator):
     """An approximate inverse: lineax knows it as real, symmetric and positive definite."""
 
     def as_matrix(self):
@@ -66,12 +66,14 @@ for _query in (
     lx.is_lower_triangular,
     lx.is_upper_triangular,
 ):
-    _query.register(SymmetricPositive, lambda operator: False)
+    _query.register(AbstractApproximateInverse, lambda operator: False)
 for _query in (lx.is_symmetric, lx.is_positive_semidefinite):
-    _query.register(SymmetricPositive, lambda operator: True)
+    _query.register(AbstractApproximateInverse, lambda operator: True)
 for _query in (lx.linearise, lx.materialise, lx.conj):
-    _query.register(SymmetricPositive, lambda operator: operator)
-lx.diagonal.register(SymmetricPositive, lambda operator: jnp.diagonal(operator.as_matrix()))
+    _query.register(AbstractApproximateInverse, lambda operator: operator)
+lx.diagonal.register(
+    AbstractApproximateInverse, lambda operator: jnp.diagonal(operator.as_matrix())
+)
 
 
 class Jacobi(AbstractPreconditioner):
@@ -139,7 +141,7 @@ class Chebyshev(AbstractPreconditioner):
         return ChebyshevOperator(lx.linearise(operator), scaling, self)
 
 
-class ChebyshevOperator(SymmetricPositive):
+class ChebyshevOperator(AbstractApproximateInverse):
     operator: lx.AbstractLinearOperator
     scaling: lx.AbstractLinearOperator
     rule: Chebyshev
@@ -169,7 +171,7 @@ class ChebyshevOperator(SymmetricPositive):
         return self.operator.in_structure()
 
 
-class Scaling(SymmetricPositive):
+class Scaling(AbstractApproximateInverse):
     """A positive diagonal operator."""
 
     scale: PyTree[Array]
