@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..operators._checks import as_inexact, check_choice
 from ._aggregation import galerkin, inverse_bound, smoothed_aggregation
-from ._preconditioner import AbstractApproximateInverse, AbstractPreconditioner
+from ._preconditioner import AbstractPreconditioner, AbstractSymmetricPositive
 from ._read_off import Colouring, flat_product
 from ._sparse import SparseMatrix, check_tags, to_scipy
 
@@ -159,7 +159,7 @@ class _Level(eqx.Module):
     colouring: Colouring | None
 
 
-class _Cycle(AbstractApproximateInverse):
+class _Cycle(AbstractSymmetricPositive):
     levels: tuple[_Level, ...]
     inverse: Float[Array, "m m"]
     degree: int = eqx.field(static=True)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ._coarsen import pad
 from ._diffusion import Diffusion
-from ._preconditioner import AbstractApproximateInverse, AbstractReduction
+from ._preconditioner import AbstractReduction, AbstractSymmetricPositive
 from ._red_black import RedBlack
 
 
@@ -201,7 +201,7 @@ class Coarsest(eqx.Module):
         return (self.inverse @ rhs.ravel()).reshape(rhs.shape)
 
 
-class Cycle(AbstractApproximateInverse):
+class Cycle(AbstractSymmetricPositive):
     """A multigrid cycle as an approximate inverse on grids."""
 
     levels: list
@@ -222,7 +222,7 @@ class Cycle(AbstractApproximateInverse):
         return self.structure
 
 
-class RedCycle(AbstractApproximateInverse):
+class RedCycle(AbstractSymmetricPositive):
     """The cycle's red part, for right-hand sides without black part: an approximate inverse of
     the Schur complement."""
 
@@ -239,7 +239,7 @@ class RedCycle(AbstractApproximateInverse):
         return self.structure
 
 
-class Complement(AbstractApproximateInverse):
+class Complement(AbstractSymmetricPositive):
     """The Schur complement of the black cells."""
 
     level: Level

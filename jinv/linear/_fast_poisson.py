@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from ..operators._checks import check_choice
 from ..operators._transforms import cosine_multiply
 from ._diffusion import require_diffusion
-from ._preconditioner import AbstractApproximateInverse, AbstractPreconditioner
+from ._preconditioner import AbstractPreconditioner, AbstractSymmetricPositive
 
 
 class FastPoisson(AbstractPreconditioner):
@@ -81,7 +81,7 @@ class FastPoisson(AbstractPreconditioner):
         return FastPoissonOperator(inverse, active, alone, ends)
 
 
-class FastPoissonOperator(AbstractApproximateInverse):
+class FastPoissonOperator(AbstractSymmetricPositive):
     multiplier: Float[Array, "..."]
     active: Bool[Array, "..."]
     alone: Float[Array, "..."]

@@ -10,7 +10,7 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ._preconditioner import AbstractApproximateInverse, AbstractPreconditioner
+from ._preconditioner import AbstractPreconditioner, AbstractSymmetricPositive
 from ._read_off import Colouring, flat_product
 from ._sparse import SparseMatrix, to_scipy
 
@@ -190,7 +190,7 @@ def _pivots(squares):
     return jax.lax.fori_loop(0, 12, sweep, start)
 
 
-class Factor(AbstractApproximateInverse):
+class Factor(AbstractSymmetricPositive):
     """$T^T T$ with $T$ close to the inverse of $L = D (\\Delta + N)$."""
 
     lower: SparseMatrix

@@ -45,8 +45,8 @@ class AbstractPreconditioner(eqx.Module):
         return None
 
 
-class AbstractApproximateInverse(lx.AbstractLinearOperator):
-    """An approximate inverse: lineax knows it as real, symmetric and positive definite."""
+class AbstractSymmetricPositive(lx.AbstractLinearOperator):
+    """An operator that lineax knows as real, symmetric and positive definite."""
 
     def as_matrix(self):
         return lx.FunctionLinearOperator(self.mv, self.in_structure()).as_matrix()
@@ -66,14 +66,12 @@ for _query in (
     lx.is_lower_triangular,
     lx.is_upper_triangular,
 ):
-    _query.register(AbstractApproximateInverse, lambda operator: False)
+    _query.register(AbstractSymmetricPositive, lambda operator: False)
 for _query in (lx.is_symmetric, lx.is_positive_semidefinite):
-    _query.register(AbstractApproximateInverse, lambda operator: True)
+    _query.register(AbstractSymmetricPositive, lambda operator: True)
 for _query in (lx.linearise, lx.materialise, lx.conj):
-    _query.register(AbstractApproximateInverse, lambda operator: operator)
-lx.diagonal.register(
-    AbstractApproximateInverse, lambda operator: jnp.diagonal(operator.as_matrix())
-)
+    _query.register(AbstractSymmetricPositive, lambda operator: operator)
+lx.diagonal.register(AbstractSymmetricPositive, lambda operator: jnp.diagonal(operator.as_matrix()))
 
 
 class Jacobi(AbstractPreconditioner):
@@ -141,7 +139,7 @@ class Chebyshev(AbstractPreconditioner):
         return ChebyshevOperator(lx.linearise(operator), scaling, self)
 
 
-class ChebyshevOperator(AbstractApproximateInverse):
+class ChebyshevOperator(AbstractSymmetricPositive):
     operator: lx.AbstractLinearOperator
     scaling: lx.AbstractLinearOperator
     rule: Chebyshev
@@ -171,7 +169,7 @@ class ChebyshevOperator(AbstractApproximateInverse):
         return self.operator.in_structure()
 
 
-class Scaling(AbstractApproximateInverse):
+class Scaling(AbstractSymmetricPositive):
     """A positive diagonal operator."""
 
     scale: PyTree[Array]
