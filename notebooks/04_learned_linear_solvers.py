@@ -120,7 +120,7 @@ jinv.plot.convergence(curves, xlabel="step", ylabel="relative residual", logx=Tr
 # - `Chebyshev` is a polynomial in $A$: fewer inner products, not less work.
 # - `FastPoisson` inverts the box without obstacles by cosine transforms.
 # - `Multigrid` corrects the error on coarser and coarser grids. A V cycle visits each grid once;
-#   an F cycle (the default) and a W cycle visit the coarse ones more often.
+#   an F cycle (the default) and a W cycle visit some of the coarse ones more often.
 
 # %%
 ends = (("neumann", "dirichlet"), ("neumann", "neumann"))
@@ -165,11 +165,11 @@ print(f"PCG  {int(found.stats['num_steps']):2} steps {1000 * seconds:6.1f} ms")
 # The relaxation factors and the coarsening of the cycle are functions of the local weights with a
 # few numbers each. The stored ones were trained on random geometries and coefficients; the cycle
 # stays symmetric and positive definite whatever they are. Here they meet new coefficients that jump
-# by $10^3$, in $-\nabla \cdot (k \nabla x) = b$, in a V cycle with and without them.
+# by $10^3$, in $-\nabla \cdot (k \nabla x) = b$.
 
 # %%
 record = jinv.pretrained.read_record("multigrid_2d")
-untrained = Multigrid(cycle="V")
+untrained = Multigrid()
 trained = jinv.pretrained.multigrid(2)
 print("trained by", record["script"], "in", record["steps"], "steps;", record["bytes"], "bytes")
 
@@ -195,9 +195,8 @@ for name, preconditioner in {"untrained": untrained, "trained": trained}.items()
     print(f"{name:10} steps {num_steps}, mean {num_steps.mean():.2f}, {residuals.max():.1e}")
 
 # %% [markdown]
-# Training saves one or two steps of six or seven. A step costs the same; the set-up costs twice
-# as much, so this pays for many right-hand sides. The F cycle, the default, needs no training for
-# its five steps, each of which costs half again as much.
+# Training saves one or two steps of five or six. A step costs the same; the set-up costs twice
+# as much, so this pays for many right-hand sides.
 #
 # ## float32 and below
 #

@@ -49,7 +49,7 @@ def _random_weights(rng, size=1.0):
 
 def _operators(rng):
     jumps = lambda shape: jnp.asarray(np.where(rng.random(shape) > 0.5, 1e3, 1.0))
-    cells = jnp.asarray(rng.integers(0, 2, (26, 23)))
+    cells = jnp.asarray(rng.integers(0, 2, (46, 41)))  # three levels: F is no V
     yield "line", heterogeneous_diffusion(jumps(600))
     yield "jumps", heterogeneous_diffusion(jumps((24, 25)), shift=0.1)
     yield "obstacles", pressure_poisson(cells, open_sides=[(1, 0)])
@@ -91,8 +91,8 @@ def test_coarsening_keeps_walls_and_constants(rng):
     wall = faces.at[9].set(0.0).at[0].set(0.0).at[16].set(0.0)  # inside a pair of rows
     operator = Diffusion([wall, jnp.zeros((16, 17))])
     coarse, alpha = Coarsening()(operator, 0)
-    # From one side of the wall to the other there is an eighth of a link at most.
-    assert coarse.faces[0][4].max() < 0.2 and coarse.faces[0][5].max() < 0.2
+    # From one side of the wall to the other there is a thousandth of a link at most.
+    assert coarse.faces[0][4].max() < 2e-3 and coarse.faces[0][5].max() < 2e-3
     assert alpha.min() >= 0 and alpha.max() <= 1
     # A coarse operator has no row sums where the fine one has none.
     shape = (12, 12)
@@ -191,6 +191,15 @@ def test_few_steps_at_every_size(shape, rng):
     for seed in range(3):
         cells = random_obstacles(shape, key=jax.random.key(seed))
         assert _steps(pressure_poisson(cells, open_sides=[(0, 1)]), rng, Multigrid()) <= 9
+
+
+def test_narrow_channel_behind_a_thin_wall(rng):
+    """Two cells wide and closed at one end, as is half of the pairs of the third grid: a coarse
+    grid that leaks through the wall cannot correct it."""
+    cells = np.zeros((128, 128), int)
+    cells[40:, 124:126] = 1
+    operator = pressure_poisson(jnp.asarray(cells), open_sides=[(0, 0)])
+    assert _steps(operator, rng, Multigrid()) <= 7
 
 
 def test_free_surface_channels_and_shift(rng):

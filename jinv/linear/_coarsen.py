@@ -9,6 +9,11 @@ from ._diffusion import Diffusion
 from ._quadratic import Quadratic
 
 
+# The resistance, in faces, between a pair with a wall inside and its neighbours: a small one lets
+# the coarse grids leak out of narrow channels (8 costs one step in seven among obstacles).
+_WALL = 1e3
+
+
 class Coarsening(eqx.Module):
     r"""How a coarse operator and its interpolation follow from a fine operator's weights.
 
@@ -22,14 +27,13 @@ class Coarsening(eqx.Module):
     one's stencil and about its energy.
 
     Two cells of a pair with a wall between them would, joined, make a hole in it. Such a pair is
-    kept from both neighbours instead, by a resistance of `wall` faces, so that thin walls stay
-    closed on all grids. `twist` weighs the energy of neighbours that interpolate differently (of
-    both the absolute value counts).
+    kept from both neighbours instead, by a resistance of a thousand faces, so that thin walls
+    stay closed on all grids. `twist` weighs the energy of neighbours that interpolate differently
+    (its absolute value counts).
     `share` and `strength` are trained corrections of $\alpha$ (on the logistic scale) and of the
     coarse weights (on the logarithmic one); whatever they are, the weights stay non-negative.
     """
 
-    wall: Float[Array, ""] | float = 8.0
     twist: Float[Array, ""] | float = 1.0
     share: Quadratic | None = None
     strength: Quadratic | None = None
@@ -64,7 +68,7 @@ class Coarsening(eqx.Module):
             energy = pad(energy, other, 0, 1) + pad(energy, other, 1, 0)
             first, second = _halves(energy, axis)
             twist = twist + pad(first, axis, 0, 1) + pad(second, axis, 1, 0)
-        twist = _positive(self.twist, twist) / 2 * twist
+        twist = jnp.abs(_scalar(self.twist, twist)) / 2 * twist
         total = direct + skew + twist
         if self.strength is not None:
             safe = jnp.where(total > 0, total, 1)
@@ -81,7 +85,7 @@ class Coarsening(eqx.Module):
         first, second = _halves(active, axis)
         weakest = jnp.minimum(_or(left, jnp.inf), _or(right, jnp.inf))
         weakest = jnp.where(jnp.isinf(weakest), 1, weakest)
-        joined = jnp.minimum(_over(0.5, inner), _positive(self.wall, inner) / weakest)
+        joined = jnp.minimum(_over(0.5, inner), _scalar(_WALL, inner) / weakest)
         own = jnp.where(first & second, joined, 0.5 / _or(jnp.maximum(left, right), 1))
         ahead = _over(1.0, left) + cut(pad(own, axis, 1, 0), axis, 0, -1)
         behind = _over(1.0, right) + cut(pad(own, axis, 0, 1), axis, 1, None)
@@ -154,10 +158,6 @@ def _replace(operator, faces, sink) -> Diffusion:
 
 def _scalar(value, like):
     return jnp.asarray(value, like.dtype)
-
-
-def _positive(value, like):
-    return jnp.abs(_scalar(value, like))
 
 
 def _or(x, default):

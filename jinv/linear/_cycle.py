@@ -19,8 +19,14 @@ from ._red_black import RedBlack
 # Of each cycle: how a coarse grid is solved by cycles B of its own, and of which kind these are.
 # Richardson steps with the inverses of the roots leave the residual p(A B) r, where p has those
 # roots, and make the approximate inverse (1 - p(B A)) A^-1. It is positive definite where p < 1:
-# for one root always; for (1, 2) while B A < 3; for (1, 1, 3) always again.
-_VISITS = {"V": ((1.0,), "V"), "W": ((1.0, 2.0), "W"), "F": ((1.0, 1.0, 3.0), "V")}
+# for one root and for (1, 1, 3) always, for two only while B A is less than their sum.
+_VISITS = {
+    "V": ((1.0,), "V"),
+    "F": ((1.0,), "F, second grid"),
+    "F, second grid": ((1.0, 1.0, 3.0), "V"),
+    "W": ((1.0,), "W, second grid"),
+    "W, second grid": ((1.0, 1.0, 3.0), "W"),
+}
 
 
 class Level(eqx.Module):

@@ -81,7 +81,7 @@ class MultigridWeights(eqx.Module):
             quadratic = lambda n, limit: Quadratic(n, limit=limit, dtype=jnp.float32)
             relaxation = Relaxation(scalar(0.0), quadratic(3, 3.0))
             shares = quadratic(3, 3.0), quadratic(2, 1.0)
-            one = relaxation, Coarsening(scalar(8.0), scalar(1.0), *shares)
+            one = relaxation, Coarsening(scalar(1.0), *shares)
         self.levels = (one,) * depth
 
 
@@ -93,18 +93,16 @@ class Multigrid(AbstractPreconditioner):
     and moderate jumps of the coefficient. Black cells are eliminated, red ones relaxed; the
     coarse operators have the fine one's stencil, keep thin walls closed, and follow jumps
     (see the source for how). A step of PCG, which runs on the red half of the cells only, costs
-    about eight products in 2-D and six in 3-D. The set-up, five products, is traced with the
+    about six products in 2-D and five in 3-D. The set-up, five products, is traced with the
     solve, so geometries and coefficients may change under `jit` and `vmap`.
 
     **Arguments:**
 
     - `weights`: [`jinv.linear.MultigridWeights`][], trained ones for instance; the untrained
         default if `None`.
-    - `cycle`: `"F"`, which visits the first coarse grid three times, each by a V cycle; `"V"`,
-        once, for a third less work and half again as many steps; or `"W"`, every coarse grid
-        twice. F and V are positive definite whatever the weights and the operator; W needs
-        coarse corrections that overshoot by less than a factor of three, as they do for all
-        but extreme coefficients; `PCG` reports a breakdown otherwise.
+    - `cycle`: `"F"`, which visits the second coarse grid three times, each by a V cycle; `"V"`,
+        once, for a seventh less work and a quarter more steps; or `"W"`, which visits every
+        second coarse grid three times. All are positive definite whatever the weights are.
     - `sweeps`: relaxations before and after the coarse correction.
     - `anisotropy`: the relative size of the couplings along each axis, where they are very
         unequal: only the strong axes are coarsened, until all are alike.
@@ -117,9 +115,10 @@ class Multigrid(AbstractPreconditioner):
     2001, chapters 2 and 7, with interpolation after R. Alcouffe, A. Brandt, J. Dendy, J. Painter,
     1981. Deviations: interpolation and coarse operators are those of one-dimensional problems,
     axis by axis, and the Galerkin entries beyond the stencil are put on faces; walls are kept.
-    The textbook's F cycle (F, then V on each coarse grid) is not symmetric. In F and W the
-    corrections of later visits are damped (see `_VISITS` in the source): repeated ones at full
-    length would lose definiteness wherever the coarse grid overshoots by a factor of two.
+    The textbook's F cycle is not symmetric, and its W cycle, with two visits of each coarse grid,
+    not definite where the coarse grids overshoot; here it is three or one, the third of them
+    damped (see `_VISITS` in the source). Visits of the first coarse grid too would cost a third
+    more in each step and save one step in six.
 
     !!! example
         ```python

@@ -36,9 +36,8 @@ def multigrid(ndim: int, **options: Any) -> Multigrid:
         ```
     """
     name = _shipped("multigrid", ndim)
-    record = read_record(name)
-    weights = load(name, MultigridWeights(record["depth"], trainable=True))
-    return Multigrid(weights, **{"cycle": record["cycle"], **options})
+    weights = load(name, MultigridWeights(read_record(name)["depth"], trainable=True))
+    return Multigrid(weights, **options)
 
 
 def dcdm(ndim: int, rtol: float, atol: float, **options: Any) -> DCDM:
