@@ -20,7 +20,22 @@ from ._loop import hoist, is_varying, match_varying, stop_gradient
 _CG_SCALE = 2.0**40
 
 
-class UnitScale(lx.AbstractLinearSolver):
+class AbstractWrappedSolver(lx.AbstractLinearSolver):
+    """A solver that changes what it gives to another one, and leaves its state as it is."""
+
+    solver: eqx.AbstractVar[lx.AbstractLinearSolver]
+
+    def transpose(self, state, options):
+        return self.solver.transpose(state, options)
+
+    def conj(self, state, options):
+        return self.solver.conj(state, options)
+
+    def assume_full_rank(self):
+        return self.solver.assume_full_rank()
+
+
+class UnitScale(AbstractWrappedSolver):
     """Solves for the right-hand side scaled to unit maximum, and for CG with a matrix scaled up.
 
     lineax compares residuals entrywise with `atol + rtol * |b|`. A gradient of size 1e-8 would
@@ -51,15 +66,6 @@ class UnitScale(lx.AbstractLinearSolver):
             options = {**options, "y0": _tree.scale(1 / total, options["y0"])}
         value, result, stats = self.solver.compute(state, _tree.scale(1 / scale, vector), options)
         return _tree.scale(total, value), result, stats
-
-    def transpose(self, state, options):
-        return self.solver.transpose(state, options)
-
-    def conj(self, state, options):
-        return self.solver.conj(state, options)
-
-    def assume_full_rank(self):
-        return self.solver.assume_full_rank()
 
 
 _TAGS = {

@@ -31,7 +31,6 @@ LEAVES = {"data": [], "metrics": [], "plot": ["metrics"], "demo": ["data", "metr
 # The reason for every file of more than 400 lines.
 LONG = {
     "prox/_calculus.py": "one table of rules that are each other's inverses",
-    "linear/_recycling.py": "one solver, and the two functions that feed it",
 }
 
 HEAVY = "flax orbax matplotlib diffrax skimage h5py"

@@ -34,12 +34,9 @@ from ._random import (
     random_obstacles as random_obstacles,
     random_source as random_source,
 )
-from ._recycling import (
-    RecycledPCG as RecycledPCG,
-    solve_sequence as solve_sequence,
-    sort_systems as sort_systems,
-)
+from ._recycling import RecycledPCG as RecycledPCG
 from ._refinement import Refinement as Refinement
 from ._ritz import RitzSamples as RitzSamples, ritz_pairs as ritz_pairs
+from ._sequence import solve_sequence as solve_sequence, sort_systems as sort_systems
 from ._sparse import SparseMatrix as SparseMatrix, to_scipy as to_scipy
 from ._tagged import Tagged as Tagged

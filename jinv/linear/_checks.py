@@ -1,10 +1,20 @@
-"""Checks of arguments, shared by the linear solvers."""
+"""What the linear solvers share: checks of their arguments, and what symmetry makes trivial."""
 
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jax.core import Tracer
+
+
+class AbstractSymmetricSolver(lx.AbstractLinearSolver):
+    """A solver of real symmetric systems: the transposed and the conjugate one are the same."""
+
+    def transpose(self, state, options):
+        return state, options
+
+    def conj(self, state, options):
+        return state, options
 
 
 def check_operator(operator: lx.AbstractLinearOperator, solver: str) -> None:

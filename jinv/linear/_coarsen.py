@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from .. import _tree
 from ._diffusion import Diffusion
 from ._quadratic import Quadratic
 
@@ -68,7 +69,7 @@ class Coarsening(eqx.Module):
             energy = pad(energy, other, 0, 1) + pad(energy, other, 1, 0)
             first, second = _halves(energy, axis)
             twist = twist + pad(first, axis, 0, 1) + pad(second, axis, 1, 0)
-        twist = jnp.abs(_scalar(self.twist, twist)) / 2 * twist
+        twist = jnp.abs(_tree.cast(self.twist, twist)) / 2 * twist
         total = direct + skew + twist
         if self.strength is not None:
             safe = jnp.where(total > 0, total, 1)
@@ -85,7 +86,7 @@ class Coarsening(eqx.Module):
         first, second = _halves(active, axis)
         weakest = jnp.minimum(_or(left, jnp.inf), _or(right, jnp.inf))
         weakest = jnp.where(jnp.isinf(weakest), 1, weakest)
-        joined = jnp.minimum(_over(0.5, inner), _scalar(_WALL, inner) / weakest)
+        joined = jnp.minimum(_over(0.5, inner), _tree.cast(_WALL, inner) / weakest)
         own = jnp.where(first & second, joined, 0.5 / _or(jnp.maximum(left, right), 1))
         ahead = _over(1.0, left) + cut(pad(own, axis, 1, 0), axis, 0, -1)
         behind = _over(1.0, right) + cut(pad(own, axis, 0, 1), axis, 1, None)
@@ -156,18 +157,14 @@ def _replace(operator, faces, sink) -> Diffusion:
     return eqx.tree_at(lambda d: (d.faces, d.sink), operator, (tuple(faces), sink))
 
 
-def _scalar(value, like):
-    return jnp.asarray(value, like.dtype)
-
-
 def _or(x, default):
-    return jnp.where(x > 0, x, _scalar(default, x))
+    return jnp.where(x > 0, x, _tree.cast(default, x))
 
 
 def _over(numerator, x):
     """`numerator / x`, and a very large number where `x` is zero."""
     least = float(jnp.finfo(x.dtype).tiny) ** 0.5
-    return _scalar(numerator, x) / jnp.maximum(x, _scalar(least, x))
+    return _tree.cast(numerator, x) / jnp.maximum(x, _tree.cast(least, x))
 
 
 def _halves(x, axis):

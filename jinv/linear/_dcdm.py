@@ -11,12 +11,12 @@ from jaxtyping import Array, PyTree
 
 from .. import _tree
 from .._loop import match_varying
-from ._checks import check_operator, check_tolerances
+from ._checks import AbstractSymmetricSolver, check_operator, check_tolerances
 from ._direction import Direction, as_direction
 from ._pcg import _orthonormal, _project
 
 
-class DCDM(lx.AbstractLinearSolver):
+class DCDM(AbstractSymmetricSolver):
     r"""Deep conjugate directions for a symmetric positive definite system $A x = b$: every step
     minimises the error's energy norm along a direction that a model makes from the residual.
 
@@ -124,9 +124,9 @@ class DCDM(lx.AbstractLinearSolver):
         vector = match_varying(vector, (state, vector))
         vector = _tree.scale(sign, vector)
         y0 = options.get("y0")
-        finite, size = _tree.all_finite((vector, y0)), _norm(vector)
+        finite, size = _tree.all_finite((vector, y0)), _tree.norm(vector)
         rhs = _project(vector, basis)
-        removed = _norm(_tree.subtract(vector, rhs))
+        removed = _tree.norm(_tree.subtract(vector, rhs))
         goal = jnp.maximum(_tree.cast(self.atol, size), _tree.cast(self.rtol, size) * size)
         unknowns = sum(leaf.size for leaf in jax.tree.leaves(vector))
         max_steps = 10 * unknowns if self.max_steps is None else self.max_steps
@@ -145,13 +145,6 @@ class DCDM(lx.AbstractLinearSolver):
         if self.history:
             stats["residuals"] = out.history / scale
         return value, lx.RESULTS.where(finite, out.result, lx.RESULTS.nonfinite_input), stats
-
-    # The system is symmetric and real.
-    def transpose(self, state, options):
-        return state, options
-
-    def conj(self, state, options):
-        return state, options
 
     def assume_full_rank(self):
         return self.null_space is None
@@ -184,7 +177,7 @@ class _Run(eqx.Module):
     def __call__(self, rhs, guess, goal):
         value = jax.tree.map(jnp.zeros_like, rhs) if guess is None else guess
         residual = rhs if guess is None else _tree.subtract(rhs, self.operator.mv(guess))
-        norm = _norm(residual)
+        norm = _tree.norm(residual)
         memory = self.solver.memory
         stack = jax.tree.map(lambda x: jnp.zeros((memory, *x.shape), x.dtype), rhs)
         history = None
@@ -221,10 +214,10 @@ class _Run(eqx.Module):
             )
             s = jax.lax.while_loop(going, lambda s: self._step(s), s)
         residual = _tree.subtract(rhs, self.operator.mv(s.value))
-        norm = _norm(residual)
+        norm = _tree.norm(residual)
         # What the recursion does not know of is rounding. Twice, as a long recursion drifts
         # although steps from the true residual still gain.
-        noise = _norm(_tree.subtract(residual, s.residual))
+        noise = _tree.norm(_tree.subtract(residual, s.residual))
         noisy = (noise > 0.7 * norm) & (norm > goal)
         stuck = noisy & (norm > 0.5 * s.noisy)
         reached = norm <= goal
@@ -260,14 +253,14 @@ class _Run(eqx.Module):
         product = self.operator.mv(p)
         curvature, slope = _tree.dot(p, product), _tree.dot(p, s.residual)
         tiny = 10 * float(jnp.finfo(curvature.dtype).eps)
-        new = _norm(p) > tiny * _norm(q)
+        new = _tree.norm(p) > tiny * _tree.norm(q)
         sound = new & (curvature > 0) & (slope != 0) & jnp.isfinite(curvature) & jnp.isfinite(slope)
         clean = lambda tree: jax.tree.map(lambda x: jnp.where(sound, x, 0), tree)
         p, product = clean(p), clean(product)
         curvature = jnp.where(sound, curvature, 1)
         step = jnp.where(sound, slope, 0) / curvature
         residual = _tree.add_scaled(s.residual, -step, product)
-        norm = _norm(residual)
+        norm = _tree.norm(residual)
         directions, products, curvatures = s.directions, s.products, s.curvatures
         if self.solver.memory:
             put = lambda stack, x: stack.at[s.num_steps % self.solver.memory].set(x)
@@ -299,8 +292,3 @@ def _conjugate(q, s):
     along = jax.vmap(_tree.dot, (0, None))(s.products, q) / s.curvatures
     scaled = jax.vmap(_tree.scale)(along, s.directions)
     return jax.tree.map(lambda x, ps: x - jnp.sum(ps, axis=0), q, scaled)
-
-
-def _norm(x):
-    """Not a number where `x` is not, unlike the differentiable one."""
-    return jnp.sqrt(_tree.sum_squares(x))

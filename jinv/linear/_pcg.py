@@ -11,11 +11,11 @@ from jaxtyping import Array, PyTree
 
 from .. import _tree
 from .._loop import hoist, match_varying
-from ._checks import check_operator, check_tolerances
+from ._checks import AbstractSymmetricSolver, check_operator, check_tolerances
 from ._preconditioner import AbstractPreconditioner, AbstractReduction
 
 
-class PCG(lx.AbstractLinearSolver):
+class PCG(AbstractSymmetricSolver):
     r"""Conjugate gradients for a symmetric positive definite system $A x = b$, preconditioned.
 
     Stops when $\|b - A x\|_2 \le \max(\texttt{atol}, \texttt{rtol}\,\|b\|_2)$, or at
@@ -114,7 +114,7 @@ class PCG(lx.AbstractLinearSolver):
         given, vector = vector, _project(vector, basis)
         removed = _tree.norm(_tree.subtract(given, vector))
         rhs, guess = system.restrict(vector, y0)
-        goal = jnp.maximum(_cast(self.atol, size), _cast(self.rtol, size) * size)
+        goal = jnp.maximum(_tree.cast(self.atol, size), _tree.cast(self.rtol, size) * size)
         run = _Run(self, system.operator, system.preconditioner, self._limit(vector))
         out = run(rhs, guess, jnp.where(finite, goal, jnp.inf), size)
         value = _project(system.extend(out.value, vector), basis)
@@ -136,13 +136,6 @@ class PCG(lx.AbstractLinearSolver):
     def _limit(self, vector):
         unknowns = sum(leaf.size for leaf in jax.tree.leaves(vector))
         return 10 * unknowns if self.max_steps is None else self.max_steps
-
-    # The system is symmetric and real.
-    def transpose(self, state, options):
-        return state, options
-
-    def conj(self, state, options):
-        return state, options
 
     def assume_full_rank(self):
         return self.null_space is None
@@ -345,7 +338,3 @@ def _project(vector, basis):
     for _ in range(2):  # once more for what rounding left
         flat = flat - (basis @ flat) @ basis
     return unravel(flat)
-
-
-def _cast(value, like):
-    return jnp.asarray(value, like.dtype)

@@ -10,10 +10,10 @@ import lineax as lx
 from .. import _tree
 from .._loop import match_varying
 from ..operators._checks import as_inexact
-from ._checks import check_operator, check_tolerances
+from ._checks import AbstractSymmetricSolver, check_operator, check_tolerances
 
 
-class Refinement(lx.AbstractLinearSolver):
+class Refinement(AbstractSymmetricSolver):
     r"""Solves in a narrow dtype, and corrects with residuals in the operator's own:
     $x \leftarrow x + \|r\|\, d$ with $A d \approx r / \|r\|$, $r = b - A x$.
 
@@ -115,13 +115,6 @@ class Refinement(lx.AbstractLinearSolver):
         residual = norm / jnp.where(size == 0, 1, size)
         stats = {"num_steps": steps, "num_rounds": rounds, "max_steps": None, "residual": residual}
         return value, result, stats
-
-    # The system is symmetric and real.
-    def transpose(self, state, options):
-        return state, options
-
-    def conj(self, state, options):
-        return state, options
 
     def assume_full_rank(self):
         return self.solver.assume_full_rank()

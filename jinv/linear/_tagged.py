@@ -5,8 +5,10 @@ from typing import Any
 import equinox as eqx
 import lineax as lx
 
+from .._linear import AbstractWrappedSolver
 
-class Tagged(lx.AbstractLinearSolver):
+
+class Tagged(AbstractWrappedSolver):
     """Gives the operator a tag before `solver` sees it.
 
     For libraries that make the operator themselves and cannot know what it is: the Jacobian of an
@@ -39,12 +41,3 @@ class Tagged(lx.AbstractLinearSolver):
 
     def compute(self, state, vector, options):
         return self.solver.compute(state, vector, options)
-
-    def transpose(self, state, options):
-        return self.solver.transpose(state, options)
-
-    def conj(self, state, options):
-        return self.solver.conj(state, options)
-
-    def assume_full_rank(self):
-        return self.solver.assume_full_rank()
