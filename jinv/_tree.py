@@ -53,6 +53,13 @@ def cast(value, leaf):
     return jnp.asarray(value, dtype=leaf.dtype)
 
 
+def structure(shape, dtype) -> jax.ShapeDtypeStruct:
+    """Of an array made here: with the sharding that this has inside `shard_map`, which lineax
+    compares."""
+    told = jax.eval_shape(lambda: jnp.zeros(shape, dtype))
+    return jax.ShapeDtypeStruct(told.shape, told.dtype, sharding=told.sharding)
+
+
 def realify(tree):
     """Complex leaves as pairs of real ones: derivatives of norms are real-linear only."""
     return jax.tree.map(lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else x, tree)

@@ -317,6 +317,33 @@ def test_inside_shard_map(rng):
     np.testing.assert_allclose(jax.jit(sharded)(vectors), jax.vmap(solve)(vectors), atol=1e-10)
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_linear_solve_inside_shard_map(check, rng):
+    """Also over devices. The errors of equinox and lineax's transpose know no varying values: with
+    JAX's check there is no `throw` and no derivative in reverse mode."""
+    operator, _ = _system((12, 12), rng)
+    vectors = jnp.asarray(rng.normal(size=(4, 12, 12)))
+    scales = jnp.arange(1.0, 5.0)
+    mesh = Mesh(np.array(jax.devices()[:2]), ("i",))
+
+    def one(scale, b):
+        scaled = Diffusion([scale * w for w in operator.faces], operator.sink)
+        return lx.linear_solve(scaled, b, PCG(1e-10, 0.0, Jacobi()), throw=not check).value
+
+    on_devices = jax.jit(
+        jax.shard_map(
+            jax.vmap(one), mesh=mesh, in_specs=(P("i"), P("i")), out_specs=P("i"), check_vma=check
+        )
+    )
+    here = jax.jit(jax.vmap(one))
+    np.testing.assert_allclose(on_devices(scales, vectors), here(scales, vectors), atol=1e-9)
+    if not check:
+        grads = [
+            jax.grad(lambda s, f=f: jnp.sum(f(s, vectors) ** 2))(scales) for f in (on_devices, here)
+        ]
+        np.testing.assert_allclose(*grads, rtol=1e-6)
+
+
 def test_changing_tolerances_and_coefficients_does_not_retrace(rng):
     traces = []
 

@@ -268,6 +268,21 @@ def test_trained_multigrid_takes_fewer_steps(ndim, n):
     assert means[1] < 1.15 * means[0] < 0
 
 
+@pytest.mark.parametrize("sweeps", [3, 40])
+def test_trained_factor_takes_fewer_steps(sweeps):
+    """With the sweeps of its training, and with exact triangular solves."""
+    k = jinv.linear.random_coefficient((20, 20), key=jax.random.key(2))
+    operator = jinv.linear.heterogeneous_diffusion(k)
+    source = jinv.linear.random_source(operator, key=jax.random.key(3))
+    factors = (
+        jinv.linear.NeuralFactor(operator, sweeps=sweeps),
+        jinv.pretrained.neural_factor(operator, sweeps=sweeps),
+    )
+    loss = eqx.filter_jit(jinv.linear.convergence_loss)
+    plain, trained = (loss(factor, operator, source, steps=10) for factor in factors)
+    assert trained < 1.1 * plain < 0
+
+
 def test_models_that_are_not_shipped():
     with pytest.raises(ValueError, match="ndim"):
         jinv.pretrained.multigrid(1)

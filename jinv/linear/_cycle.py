@@ -10,6 +10,7 @@ import lineax as lx
 from jax import lax
 from jaxtyping import Array, Float
 
+from .. import _tree
 from ._coarsen import pad
 from ._diffusion import Diffusion
 from ._preconditioner import AbstractReduction, AbstractSymmetricPositive
@@ -254,7 +255,7 @@ class Complement(AbstractSymmetricPositive):
         return self.level.complement(vector)
 
     def in_structure(self):
-        return jax.ShapeDtypeStruct((self.level.layout.size,), self.level.inverse[0].dtype)
+        return _tree.structure((self.level.layout.size,), self.level.inverse[0].dtype)
 
 
 class RedSystem(AbstractReduction):

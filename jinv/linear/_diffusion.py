@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Shaped
 
+from .. import _tree
 from ..operators._base import AbstractOperator
 from ..operators._checks import as_inexact, as_shape, check_vector
 
@@ -108,7 +108,7 @@ class Diffusion(AbstractOperator):
         return self
 
     def in_structure(self):
-        return jax.ShapeDtypeStruct(self.shape, self.sink.dtype)
+        return _tree.structure(self.shape, self.sink.dtype)
 
     def out_structure(self):
         return self.in_structure()

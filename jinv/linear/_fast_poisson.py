@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .. import _tree
 from ..operators._checks import check_choice
 from ..operators._transforms import cosine_multiply
 from ._diffusion import require_diffusion
@@ -98,7 +99,7 @@ class FastPoissonOperator(AbstractSymmetricPositive):
         return jnp.where(self.active, x, self.alone * vector)
 
     def in_structure(self):
-        return jax.ShapeDtypeStruct(self.active.shape, self.alone.dtype)
+        return _tree.structure(self.active.shape, self.alone.dtype)
 
 
 _KINDS = ("neumann", "dirichlet")

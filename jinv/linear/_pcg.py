@@ -55,7 +55,8 @@ class PCG(AbstractSymmetricSolver):
     residual stays above the tolerance although the recursion's does not; `breakdown`, where
     the operator or the preconditioner shows that it is not positive definite, or the operator is
     singular and the right-hand side outside its range (`max_steps_reached` is possible there too);
-    `nonfinite_input`. With `vmap`, lanes stop one by one.
+    `nonfinite_input`. With `vmap`, lanes stop one by one. Inside `jax.shard_map`, lineax needs
+    `throw=False`, and for derivatives `check_vma=False`.
 
     Raises `ValueError` for an operator that is not tagged (negative or positive) semi-definite,
     for a complex one, for a preconditioner that does not fit, and for negative tolerances.

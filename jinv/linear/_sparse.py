@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import sparse as jsparse
 from jaxtyping import Array, Float, Int
 
+from .. import _tree
 from ..operators._base import AbstractOperator
 from ..operators._checks import as_inexact, check_choice, check_vector
 from ._diffusion import Diffusion
@@ -130,10 +131,10 @@ class SparseMatrix(AbstractOperator):
         return self if lx.is_symmetric(self) else super().transpose()
 
     def in_structure(self):
-        return jax.ShapeDtypeStruct(self.shape[1:], self.slots.dtype)
+        return _tree.structure(self.shape[1:], self.slots.dtype)
 
     def out_structure(self):
-        return jax.ShapeDtypeStruct(self.shape[:1], self.slots.dtype)
+        return _tree.structure(self.shape[:1], self.slots.dtype)
 
     def diagonal(self) -> Float[Array, " rows"]:
         """The diagonal of a square matrix."""

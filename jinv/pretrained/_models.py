@@ -4,7 +4,14 @@ from typing import Any
 
 import jax
 
-from ..linear import DCDM, DirectionNet, Multigrid, MultigridWeights
+from ..linear import (
+    DCDM,
+    DirectionNet,
+    FactorNetwork,
+    Multigrid,
+    MultigridWeights,
+    NeuralFactor,
+)
 from ._store import load, names, read_record
 
 
@@ -68,6 +75,33 @@ def dcdm(ndim: int, rtol: float, atol: float, **options: Any) -> DCDM:
     settings = read_record(name)["settings"]
     like = DirectionNet(ndim, settings["channels"], pairs=settings["pairs"], key=jax.random.key(0))
     return DCDM(rtol, atol, load(name, like), **options)
+
+
+def neural_factor(matrix: Any, *, sweeps: int = 3) -> NeuralFactor:
+    """The learned incomplete factorisation with trained weights, for diffusion matrices in 2-D.
+
+    Trained by `scripts/train_neural_factor.py` with three sweeps on coefficients with ratios of
+    up to a thousand; see its record for the steps beside other preconditioners. On grids
+    [`jinv.linear.Multigrid`][] takes far fewer: this shows what a learned factor can do.
+
+    **Arguments:**
+
+    - `matrix`, `sweeps`: of [`jinv.linear.NeuralFactor`][], which says what it raises.
+
+    !!! example
+        ```python
+        >>> import lineax as lx, jax, jinv
+        >>> k = jinv.linear.random_coefficient((24, 24), key=jax.random.key(0))
+        >>> A = jinv.linear.heterogeneous_diffusion(k)
+        >>> solver = jinv.linear.PCG(1e-4, 0.0, jinv.pretrained.neural_factor(A))
+        >>> b = jinv.linear.random_source(A, key=jax.random.key(1))
+        >>> bool(lx.linear_solve(A, b, solver).stats["num_steps"] < 40)
+        True
+
+        ```
+    """
+    network = load("neural_factor", FactorNetwork(key=jax.random.key(0)))
+    return NeuralFactor(matrix, network, sweeps=sweeps)
 
 
 def _shipped(kind: str, ndim: int) -> str:
