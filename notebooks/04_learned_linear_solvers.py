@@ -195,7 +195,7 @@ for name, preconditioner in {"untrained": untrained, "trained": trained}.items()
     print(f"{name:10} steps {num_steps}, mean {num_steps.mean():.2f}, {residuals.max():.1e}")
 
 # %% [markdown]
-# Training saves one or two steps of five or six. A step costs the same; the set-up costs twice
+# Training saves two steps of seven or eight. A step costs the same; the set-up costs twice
 # as much, so this pays for many right-hand sides.
 #
 # ## float32 and below

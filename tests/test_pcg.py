@@ -11,7 +11,17 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec as P
 
 import jinv
-from jinv.linear import PCG, Chebyshev, FastPoisson, Jacobi, Multigrid, Refinement, Tagged, poisson
+from jinv.linear import (
+    PCG,
+    Chebyshev,
+    Diffusion,
+    FastPoisson,
+    Jacobi,
+    Multigrid,
+    Refinement,
+    Tagged,
+    poisson,
+)
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -268,19 +268,23 @@ def test_trained_multigrid_takes_fewer_steps(ndim, n):
     assert means[1] < 1.15 * means[0] < 0
 
 
-@pytest.mark.parametrize("sweeps", [3, 40])
-def test_trained_factor_takes_fewer_steps(sweeps):
+@pytest.mark.parametrize("sweeps, gain", [(3, 1.0), (64, 1.03)])
+def test_trained_factor_takes_fewer_steps(sweeps, gain):
     """With the sweeps of its training, and with exact triangular solves."""
-    k = jinv.linear.random_coefficient((20, 20), key=jax.random.key(2))
-    operator = jinv.linear.heterogeneous_diffusion(k)
-    source = jinv.linear.random_source(operator, key=jax.random.key(3))
-    factors = (
-        jinv.linear.NeuralFactor(operator, sweeps=sweeps),
-        jinv.pretrained.neural_factor(operator, sweeps=sweeps),
-    )
-    loss = eqx.filter_jit(jinv.linear.convergence_loss)
-    plain, trained = (loss(factor, operator, source, steps=10) for factor in factors)
-    assert trained < 1.1 * plain < 0
+    box = jinv.linear.poisson((32, 32))
+    plain = jinv.linear.NeuralFactor(box, sweeps=sweeps)
+    trained = jinv.pretrained.neural_factor(box, sweeps=sweeps)
+
+    @eqx.filter_jit
+    def reduction(factor, key):
+        k = jinv.linear.random_coefficient((32, 32), key=key, smooth=True)
+        operator = jinv.linear.heterogeneous_diffusion(k)
+        source = jinv.linear.random_source(operator, key=key)
+        return jinv.linear.convergence_loss(factor, operator, source, steps=15)
+
+    keys = jax.random.split(jax.random.key(11), 4)
+    means = [np.mean([reduction(rule, key) for key in keys]) for rule in (plain, trained)]
+    assert means[1] < gain * means[0] < 0
 
 
 def test_models_that_are_not_shipped():
