@@ -20,7 +20,8 @@ from ._red_black import RedBlack
 # Of each cycle: how a coarse grid is solved by cycles B of its own, and of which kind these are.
 # Richardson steps with the inverses of the roots leave the residual p(A B) r, where p has those
 # roots, and make the approximate inverse (1 - p(B A)) A^-1. It is positive definite where p < 1:
-# for one root and for (1, 1, 3) always, for two only while B A is less than their sum.
+# for one root and for (1, 1, 3) always; for two, such as the textbook's (1, 1) of the W cycle, only
+# while B A is less than their sum.
 _VISITS = {
     "V": ((1.0,), "V"),
     "F": ((1.0,), "F, second grid"),

@@ -93,16 +93,17 @@ class Multigrid(AbstractPreconditioner):
     and moderate jumps of the coefficient. Black cells are eliminated, red ones relaxed; the
     coarse operators have the fine one's stencil, keep thin walls closed, and follow jumps
     (see the source for how). A step of PCG, which runs on the red half of the cells only, costs
-    about six products in 2-D and five in 3-D. The set-up, five products, is traced with the
-    solve, so geometries and coefficients may change under `jit` and `vmap`.
+    about six products in 2-D and five in 3-D. The set-up, which takes as long as four to six
+    steps, is traced with the solve, so geometries and coefficients may change under `jit` and
+    `vmap`.
 
     **Arguments:**
 
     - `weights`: [`jinv.linear.MultigridWeights`][], trained ones for instance; the untrained
         default if `None`.
     - `cycle`: `"F"`, which visits the second coarse grid three times, each by a V cycle; `"V"`,
-        once, for a seventh less work and a quarter more steps; or `"W"`, which visits every
-        second coarse grid three times. All are positive definite whatever the weights are.
+        once, for a tenth less work and a tenth to a quarter more steps; or `"W"`, which visits
+        every second coarse grid three times. All are positive definite whatever the weights are.
     - `sweeps`: relaxations before and after the coarse correction.
     - `anisotropy`: the relative size of the couplings along each axis, where they are very
         unequal: only the strong axes are coarsened, until all are alike.
