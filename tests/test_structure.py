@@ -141,13 +141,14 @@ def test_public_names_are_documented_with_an_example(name, value):
 
 def test_importing_is_light():
     code = (
-        "import sys, time; start = time.process_time(); import jinv;"
-        f"print(time.process_time() - start, *(set('{HEAVY}'.split()) & set(sys.modules)))"
+        "import sys, time; start = time.process_time(); import jax, lineax, optimistix;"
+        "theirs = time.process_time(); import jinv; ours = time.process_time() - theirs;"
+        f"print(ours / (theirs - start), *(set('{HEAVY}'.split()) & set(sys.modules)))"
     )
     runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(3)]
-    seconds, *heavy = min((run.split() for run in runs), key=lambda r: float(r[0]))
+    ratio, *heavy = min((run.split() for run in runs), key=lambda r: float(r[0]))
     assert not heavy, f"`import jinv` imports {heavy}"
-    assert float(seconds) < 1.5, f"`import jinv` takes {seconds} CPU seconds"
+    assert float(ratio) < 1, f"`import jinv` takes {ratio} times what JAX and lineax take"
 
 
 def test_importing_computes_nothing():
