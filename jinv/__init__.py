@@ -5,6 +5,7 @@ from . import (
     data_terms as data_terms,
     linear as linear,
     metrics as metrics,
+    nn as nn,
     operators as operators,
     plot as plot,
     pretrained as pretrained,

@@ -48,6 +48,16 @@ class AbstractFunctional(eqx.Module):
         """Whether the prox costs no more than a gradient (a closed form or a fast transform)."""
         return False
 
+    def natural_step(self) -> Real[Array, ""] | None:
+        """The step size at which the prox is cheapest; `None` if all cost the same."""
+        return None
+
+    def weak_convexity(self) -> Real[Array, ""] | float:
+        r"""A number $w \ge 0$ such that $g + \tfrac w2\|\cdot\|^2$ is convex: 0 for a convex
+        functional, `inf` if there may be none, `nan` if it is not known whether the prox is one.
+        The certificates of the splitting solvers rest on it."""
+        return 0.0
+
     def init_prox(self, v: PyTree[Array]) -> Any:
         """What a warm-started prox carries from call to call; `None` for a closed form."""
         return None

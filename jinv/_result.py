@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         unbounded_step: ClassVar["RESULTS"]
         diverged: ClassVar["RESULTS"]
         subproblem_failed: ClassVar["RESULTS"]
+        out_of_range: ClassVar["RESULTS"]
 
         _name_to_item: ClassVar[dict[str, "RESULTS"]]
         _value: Array
@@ -88,6 +89,11 @@ else:
             "A linear subproblem could not be solved: it is singular, or its iterative solver ran "
             "out of steps. Check that the operators' null spaces intersect only in zero, or pass a "
             "`linear_solver` with more steps."
+        )
+        out_of_range = (
+            "The point is outside the range of the learned prox, where its prior is infinite. Take "
+            "a point that the prox returned, or a potential with `strong_convexity` above zero, "
+            "whose range is everything."
         )
 
 

@@ -32,6 +32,7 @@ from ._entropy import (
 from ._group import GroupL2 as GroupL2
 from ._huber import Huber as Huber
 from ._l1 import L1 as L1
+from ._learned import LearnedProximalNetwork as LearnedProximalNetwork
 from ._norms import L2 as L2, LInf as LInf
 from ._nuclear import NuclearBall as NuclearBall, NuclearNorm as NuclearNorm
 from ._plane import HalfSpace as HalfSpace, Hyperplane as Hyperplane

@@ -2,5 +2,10 @@
 
 from ._batches import Minibatches as Minibatches
 from ._fit import Fit as Fit, fit as fit
+from ._proximal_matching import (
+    GammaSchedule as GammaSchedule,
+    NoisyBatches as NoisyBatches,
+    ProximalMatching as ProximalMatching,
+)
 from ._shard import replicate as replicate, shard_batch as shard_batch
 from ._step import TrainState as TrainState, TrainStep as TrainStep

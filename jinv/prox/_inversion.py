@@ -1,0 +1,139 @@
+"""The convex equation behind a learned prox, and the Newton method that solves it."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Bool, Real
+
+from .. import _tree
+from .._problem import AbstractProblem
+from .._result import RESULTS
+from .._solver import AbstractSolver
+from ..nn import AbstractConvexPotential
+
+
+class Inversion(AbstractProblem):
+    r"""The minimiser of the convex $\tfrac s2\|y\|^2 + (1 - s) \psi(y) - \langle v, y\rangle$:
+    $s y + (1 - s) \nabla\psi(y) = v$. With $s = 0$ that is the inverse of $\nabla\psi$."""
+
+    potential: AbstractConvexPotential
+    target: Array
+    share: Real[Array, ""]
+
+    def value_and_gradient(self, y):
+        s = self.share.astype(y.dtype)
+        value, gradient = self.potential.value_and_gradient(y)
+        value = 0.5 * s * jnp.sum(y * y) + (1 - s) * value - jnp.sum(self.target * y)
+        return value, s * y + (1 - s) * gradient - self.target
+
+    def optimality(self, point, args):
+        return self.value_and_gradient(point)[1]
+
+    def linear_solver(self, point, args, rtol):
+        return conjugate_gradients(point.dtype)
+
+    def tags(self):
+        return frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag})
+
+    def unreachable(self, y: Array) -> Bool[Array, ""]:
+        r"""Whether the direction of `y` proves that there is no solution: the function falls
+        along it for ever."""
+        length = jnp.sqrt(jnp.sum(y * y))
+        direction = y / jnp.where(length > 0, length, 1)
+        gain = jnp.sum(self.target * direction)
+        slope = self.potential.recession(direction)
+        slack = 100 * jnp.finfo(y.dtype).eps * (jnp.abs(gain) + jnp.abs(slope))
+        return (self.share == 0) & (gain > slope + slack)
+
+
+def conjugate_gradients(dtype) -> lx.AbstractLinearSolver:
+    tolerance = float(jnp.finfo(dtype).eps) ** 0.75
+    return lx.CG(rtol=tolerance, atol=tolerance)
+
+
+class _State(eqx.Module):
+    value: Real[Array, ""]
+    gradient: Array
+    stuck: Bool[Array, ""]
+    unreachable: Bool[Array, ""]
+    num_products: Real[Array, ""]
+
+
+class NewtonCG(AbstractSolver[_State]):
+    r"""Newton's method with conjugate gradients and a line search, for `Inversion`.
+
+    The steps solve $(\nabla^2 + \delta)\, d = -g$ with $\delta$ proportional to $\|g\|$, so that
+    flat parts of $\psi$ give long steps, not infinite ones; the line search asks for a slope
+    along $d$ of at most half the first one, which rounding does not disturb.
+    """
+
+    rtol: float | Real[Array, ""]
+    atol: float | Real[Array, ""]
+    check_every: int = eqx.field(static=True, default=1)
+
+    def init(self, problem, point, args, options):
+        value, gradient = problem.value_and_gradient(point)
+        false, zero = jnp.zeros((), bool), jnp.zeros((), value.dtype)
+        return _State(value, gradient, false, false, zero + 1)
+
+    def step(self, problem, point, args, options, state):
+        g = state.gradient
+        size = _tree.norm(g)
+        _, hessian = jax.linearize(lambda y: problem.value_and_gradient(y)[1], point)
+        damping = 1e-3 * jnp.minimum(size, 1)
+        operator = lx.FunctionLinearOperator(
+            lambda d: hessian(d) + damping * d,
+            jax.eval_shape(lambda: point),
+            lx.positive_semidefinite_tag,
+        )
+        # The inner accuracy follows the outer residual: convergence is superlinear.
+        rtol = jnp.clip(jnp.sqrt(size), 1e-6, 0.3)
+        inner = lx.CG(rtol=rtol, atol=0.0, norm=_tree.norm, max_steps=200)
+        solution = lx.linear_solve(operator, -g, inner, throw=False)
+        finite = _tree.all_finite(solution.value)
+        d = jnp.where(finite, solution.value, -g)
+        first = jnp.sum(g * d)
+
+        def rejected(carry):
+            length, _, gradient, tries = carry
+            slope = jnp.sum(gradient * d)
+            good = jnp.isfinite(slope) & (jnp.abs(slope) <= 0.5 * jnp.abs(first))
+            return ~good & (tries < 40)
+
+        def shorter(carry):
+            length, _, gradient, tries = carry
+            slope = jnp.sum(gradient * d)
+            # Too short a step: the slope is still steep and downhill; this happens on flat parts.
+            factor = jnp.where(slope < 0, 2.0, 0.4).astype(length.dtype)
+            length = length * factor
+            return length, *problem.value_and_gradient(point + length * d), tries + 1
+
+        one = jnp.ones((), point.dtype)
+        begin = one, *problem.value_and_gradient(point + d), jnp.zeros((), jnp.int32)
+        length, value, gradient, tries = jax.lax.while_loop(rejected, shorter, begin)
+        better = _tree.norm(gradient) < 10 * size
+        new = jnp.where(better, point + length * d, point)
+        keep = lambda a, b: jnp.where(better, a, b)
+        products = state.num_products + (solution.stats["num_steps"] + tries + 2).astype(
+            state.num_products.dtype
+        )
+        return new, _State(
+            keep(value, state.value), keep(gradient, g), ~better, problem.unreachable(new), products
+        )
+
+    def terminate(self, problem, point, args, options, state):
+        size = _tree.norm(state.gradient)
+        cast = lambda x: jnp.asarray(x, size.dtype)
+        bound = cast(self.atol) + cast(self.rtol) * _tree.norm(problem.target)
+        result = RESULTS.where(state.stuck, RESULTS.unbounded_step, RESULTS.successful)
+        return size <= bound, RESULTS.where(state.unreachable, RESULTS.out_of_range, result)
+
+    def postprocess(self, problem, point, args, options, state):
+        stats: dict[str, Any] = {
+            "residual": _tree.norm(state.gradient),
+            "num_products": state.num_products,
+        }
+        return point, stats
