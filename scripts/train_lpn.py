@@ -13,7 +13,6 @@ on a GPU. Stops and goes on where it stopped (`results/train_lpn/NAME`). Writes
 
 import argparse
 import subprocess
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -95,7 +94,7 @@ def of_photographs(args, model, apply):
     if args.matching:
         stage = args.steps // 8
         gamma = jinv.train.GammaSchedule(args.crop**2, pretrain=args.steps // 2, stage_steps=stage)
-    batches = jinv.train.NoisyBatches(samples, args.noise, gamma)
+    batches = jinv.train.NoisyBatches(samples, (args.least * args.noise, args.noise), gamma)
     loss = jinv.train.ProximalMatching("l2", apply)
 
     def judge(model):
@@ -160,7 +159,7 @@ def digits(args, key):
 
 
 KINDS = {
-    "patches": (patches, {"widths": [64], "steps": 6000, "noise": 0.05}),
+    "patches": (patches, {"widths": [64, 32], "steps": 2500, "noise": 0.05}),
     "denoiser": (denoiser, {"widths": [24, 24, 24], "steps": 8000, "noise": 0.05, "rate": 2e-3}),
     "lipschitz": (lipschitz, {"widths": [64, 64], "steps": 3000, "noise": 0.05}),
     "digits": (digits, {"widths": [160, 64], "steps": 12000, "noise": 0.1, "batch_size": 200}),
@@ -178,6 +177,7 @@ def main():
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--least", type=float, default=0.0, help="least noise, as a share")
     parser.add_argument("--clip", type=float, default=2e-3)
     parser.add_argument("--matching", action="store_true", help="proximal matching at the end")
     parser.add_argument("--seed", type=int, default=0)

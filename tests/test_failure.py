@@ -137,6 +137,7 @@ def test_an_implicit_derivative_at_a_singular_solution_raises():
 def test_no_result_is_unused():
     own = set(RESULTS._name_to_item) - set(optx.RESULTS._name_to_item)
     reached = {"nan_in_input", "unbounded_step", "diverged", "subproblem_failed"}
+    reached = reached | {"out_of_range"}  # in test_lpn.py
     assert own == reached, "a new result needs a test that reaches it"
 
 

@@ -1,5 +1,7 @@
 """Smooth, convex, non-decreasing activations, sharpened by `beta`."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -10,7 +12,7 @@ def activation(name: str, beta: float, x: Float[Array, "..."]) -> Float[Array, "
     $(x + \sqrt{x^2 + c^2})/2$ with $c = 2 \log 2 / \beta$, the same value at zero."""
     if name == "softplus":
         return _softplus(beta * x) / beta
-    width = 2 * jnp.log(2.0).astype(x.dtype) / beta
+    width = 2 * math.log(2) / beta
     return 0.5 * (x + jnp.sqrt(x * x + width * width))
 
 

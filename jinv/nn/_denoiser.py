@@ -1,5 +1,6 @@
 """Denoisers that are no proximal maps, to compare with."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -55,8 +56,8 @@ class ConvDenoiser(eqx.Module):
 
     def __call__(self, y: Float[Array, "H W"]) -> Float[Array, "H W"]:
         z = y[None, ..., None]
-        for kernel, bias in zip(self.kernels, self.biases):
-            z = jax.nn.relu(_convolve(z, kernel) + bias)
+        for kernel, bias in zip(self.kernels[:-1], self.biases, strict=True):
+            z = jax.nn.relu(_convolve(z, kernel) + bias[None, None, None])
         return y - _convolve(z, self.kernels[-1])[0, ..., 0]
 
 
@@ -119,7 +120,7 @@ class LipschitzDenoiser(eqx.Module):
     layers: tuple[_Sandwich, ...]
     last: _Sandwich
     shape: tuple[int, ...] = eqx.field(static=True)
-    stride: int | None = eqx.field(static=True)
+    tiling: Tiling | None
 
     def __init__(
         self,
@@ -131,25 +132,22 @@ class LipschitzDenoiser(eqx.Module):
     ):
         if not widths or min(*shape, *widths) < 1:
             raise ValueError(f"`shape` and `widths` must be positive, got {shape}, {widths}")
-        if stride is not None:
-            Tiling(shape[:2], stride)
-        size = 1
-        for n in shape:
-            size *= n
+        size = math.prod(shape)
         keys = iter(jax.random.split(key, 2 * len(widths) + 2))
         sizes = [size, *widths, size]
         layers: list[Any] = []
-        for before, after in zip(sizes, sizes[1:]):
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             square = jax.random.normal(next(keys), (after, after)) / after**0.5
             rest = jax.random.normal(next(keys), (before, after)) / before**0.5
             layers.append(_Sandwich(square, rest, jnp.zeros(after), jnp.zeros(after)))
         self.layers, self.last = tuple(layers[:-1]), layers[-1]
-        self.shape, self.stride = tuple(shape), stride
+        self.shape = tuple(shape)
+        self.tiling = None if stride is None else Tiling((shape[0], shape[1]), stride)
 
     def __call__(self, y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        if self.stride is None:
+        tiling = self.tiling
+        if tiling is None:
             return 0.5 * (y + self._one(y))
-        tiling = Tiling(self.shape[:2], self.stride)
         return 0.5 * (y + tiling.mean(jax.vmap(self._one)(tiling.patches(y)), y.shape))
 
     def _one(self, y):

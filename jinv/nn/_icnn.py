@@ -64,7 +64,9 @@ class _Layer(eqx.Module):
         out = self.of_input(y, jax.lax.stop_gradient(self.lift) if self.frame else self.lift)
         if self.mix is not None:
             out = out + self.of_layer(z, self.mix.value)
-        return out if self.bias is None or not bias else out + self.bias
+        if self.bias is None or not bias:
+            return out
+        return out + self.bias.reshape((1,) * (out.ndim - 1) + (-1,))
 
 
 class ICNN(AbstractConvexPotential):
@@ -80,8 +82,8 @@ class ICNN(AbstractConvexPotential):
     In the published network only the last $c_k$ is there, and $\psi$ grows linearly: its
     gradient is bounded, and has to build the identity from saturating units. With quadratic
     growth the first layer is $z_0 = s(\pm F y - b_0)$ with the orthonormal cosine transform
-    $F$, and $\tfrac12\|z_0\|^2$ is added: its gradient shrinks the coefficients $F y$, and the
-    network's differs from the identity by a bounded map, whatever the weights are.
+    $F$, and $\tfrac{1 - \alpha}2\|z_0\|^2$ is added: its gradient shrinks the coefficients $F y$,
+    and the network's differs from the identity by a bounded map, whatever the weights are.
 
     **Attributes:**
 
@@ -121,7 +123,7 @@ class ICNN(AbstractConvexPotential):
             if layer.head is not None:
                 value = value + jnp.sum(z * layer.head.value)
             if layer.frame:
-                value = value + 0.5 * jnp.sum(z * z)
+                value = value + 0.5 * (1 - self.strong_convexity) * jnp.sum(z * z)
         return value if self.slope is None else value + jnp.sum(self.slope * y)
 
     def recession(self, direction: Float[Array, "..."]) -> Float[Array, ""]:
@@ -178,10 +180,11 @@ def dense_icnn(
     - `activation`: `"softplus"`, or `"squareplus"`, which costs a third of it on CPUs.
     - `rule`: how the non-negative weights are stored, see [`jinv.nn.NonNegative`][].
     - `key`: for the initial weights: uniform in $\pm 1/\sqrt{n}$ for $n$ inputs of a map,
-        negative ones of the non-negative maps replaced by zero.
+        negative ones of the non-negative maps replaced by zero (by their modulus for the other
+        rules).
 
-    **Raises:** `ValueError` for sizes or a sharpness below 1, a negative `strong_convexity`, or
-    an unknown `activation`.
+    **Raises:** `ValueError` for sizes below 1, a `beta` that is not positive, a
+    `strong_convexity` outside [0, 1), or an unknown `activation`.
 
     !!! example
         ```python
@@ -196,18 +199,18 @@ def dense_icnn(
     _check({"shape": shape, "widths": widths}, beta, strong_convexity, activation)
     size, keys = math.prod(shape), iter(jax.random.split(key, 4 * len(widths) + 1))
     layers: list[_Layer] = []
+    before = 0
     if quadratic:
-        frame = _cosines(shape)
-        bias, head = jnp.full(2 * size, -1 / beta), NonNegative(jnp.full(2 * size, 0.5 / beta), rule)
-        lift, dense = jnp.concatenate([frame, -frame], 1), _Dense()
+        before, dense, frame = 2 * size, _Dense(), _cosines(shape)
+        bias, head = jnp.full(before, -1 / beta), NonNegative(jnp.full(before, 0.5 / beta), rule)
+        lift = jnp.concatenate([frame, -frame], 1)
         layers.append(_Layer(lift, bias, None, head, dense, dense, frame=True))
     for depth, width in enumerate(widths):
         lift = _uniform(next(keys), (size, width), size**-0.5)
         bias = _uniform(next(keys), (width,), size**-0.5)
         mix = head = None
         if layers:
-            before = layers[-1].lift.shape[1]
-            mix = NonNegative(_clipped(next(keys), (before, width), before**-0.5), rule)
+            mix = _rectified(next(keys), (before, width), before**-0.5, rule)
         if quadratic:
             # Small at first, so that the frame decides, in units of the sharpness.
             mix = NonNegative(2 / before * jax.random.uniform(next(keys), (before, width)), rule)
@@ -216,11 +219,18 @@ def dense_icnn(
         elif depth == 0:
             bias = None  # as published
         if not quadratic and depth == len(widths) - 1:
-            head = NonNegative(_clipped(next(keys), (width,), width**-0.5), rule)
+            head = _rectified(next(keys), (width,), width**-0.5, rule)
         layers.append(_Layer(lift, bias, mix, head, _Dense(), _Dense()))
+        before = width
     slope = None if quadratic else _uniform(next(keys), shape, size**-0.5)
-    alpha, beta = float(strong_convexity), float(beta)
-    return ICNN(tuple(layers), slope, alpha, shape, activation, beta)
+    return ICNN(
+        layers=tuple(layers),
+        slope=slope,
+        strong_convexity=float(strong_convexity),
+        shape=shape,
+        activation=activation,
+        beta=float(beta),
+    )
 
 
 def convolutional_icnn(
@@ -254,8 +264,8 @@ def convolutional_icnn(
         published, or `"uniform"` as in [`jinv.nn.dense_icnn`][].
     - the others: see [`jinv.nn.dense_icnn`][].
 
-    **Raises:** `ValueError` for sizes, strides or a sharpness below 1, an even `kernel_size`, a
-    negative `strong_convexity`, or an unknown `activation` or `initial`.
+    **Raises:** `ValueError` for sizes or strides below 1, a `beta` that is not positive, an even
+    `kernel_size`, a `strong_convexity` outside [0, 1), or an unknown `activation` or `initial`.
 
     !!! example
         ```python
@@ -282,7 +292,7 @@ def convolutional_icnn(
     def nonnegative(key, shape):
         if initial == "published":
             return NonNegative(jnp.exp(-10 + 0.1 * jax.random.normal(key, shape)), rule)
-        return NonNegative(_clipped(key, shape, math.prod(shape[:-1] or shape) ** -0.5), rule)
+        return _rectified(key, shape, math.prod(shape[:-1] or shape) ** -0.5, rule)
 
     keys = iter(jax.random.split(key, 3 * len(strides) + 4))
     colours = shape[2] if len(shape) == 3 else 1
@@ -303,8 +313,14 @@ def convolutional_icnn(
     mix = nonnegative(next(keys), (cells * channels, hidden))
     head = nonnegative(next(keys), (hidden,))
     layers.append(_Layer(lift, bias, mix, head, _Dense(), _Dense()))
-    alpha, beta = float(strong_convexity), float(beta)
-    return ICNN(tuple(layers), None, alpha, shape, activation, beta)
+    return ICNN(
+        layers=tuple(layers),
+        slope=None,
+        strong_convexity=float(strong_convexity),
+        shape=shape,
+        activation=activation,
+        beta=float(beta),
+    )
 
 
 def _check(sizes, beta, strong_convexity, activation):
@@ -313,8 +329,8 @@ def _check(sizes, beta, strong_convexity, activation):
             raise ValueError(f"`{name}` must be at least 1, got {values}")
     if not beta > 0:
         raise ValueError(f"`beta` must be positive, got {beta}")
-    if not strong_convexity >= 0:
-        raise ValueError(f"`strong_convexity` must not be negative, got {strong_convexity}")
+    if not 0 <= strong_convexity < 1:
+        raise ValueError(f"`strong_convexity` must be in [0, 1), got {strong_convexity}")
     if activation not in get_args(Activation):
         raise ValueError(f"`activation` must be one of {get_args(Activation)}, got {activation!r}")
 
@@ -323,14 +339,15 @@ def _uniform(key, shape, bound):
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-def _clipped(key, shape, bound):
-    return jnp.maximum(_uniform(key, shape, bound), 0)
+def _rectified(key, shape, bound, rule):
+    """Half of the weights zero; by a parametrisation they could never leave it: their moduli."""
+    weights = _uniform(key, shape, bound)
+    return NonNegative(jnp.maximum(weights, 0) if rule == "clip" else jnp.abs(weights), rule)
 
 
 def _cosines(shape):
-    """The orthonormal basis of the discrete cosine transform, low frequencies first."""
-    basis, order = np.ones((1, 1)), np.zeros(1)
-    for n in shape:
-        basis = np.kron(basis, scipy.fft.dct(np.eye(n), norm="ortho", axis=0).T)
-        order = (order[:, None] + np.arange(n) / n).reshape(-1)
-    return jnp.asarray(basis[:, np.argsort(order, kind="stable")], float)
+    """The orthonormal discrete cosine transform, as the matrix that multiplies from the right."""
+    size = math.prod(shape)
+    units = np.eye(size).reshape(size, *shape)
+    found = scipy.fft.dctn(units, axes=range(1, len(shape) + 1), norm="ortho")
+    return jnp.asarray(np.asarray(found).reshape(size, size), float)

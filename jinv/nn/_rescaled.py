@@ -1,7 +1,8 @@
 """A potential in other units."""
 
+import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from ._potential import AbstractConvexPotential
 
@@ -30,15 +31,15 @@ class Rescaled(AbstractConvexPotential):
     """
 
     potential: AbstractConvexPotential
-    scale: Real[Array, ""] | float
+    scale: Real[Array, ""]
+    shape: tuple[int, ...] = eqx.field(static=True)
+    strong_convexity: float = eqx.field(static=True)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.potential.shape
-
-    @property
-    def strong_convexity(self) -> float:
-        return self.potential.strong_convexity
+    def __init__(self, potential: AbstractConvexPotential, scale: Real[ArrayLike, ""]):
+        if isinstance(scale, float | int) and not scale > 0:
+            raise ValueError(f"`scale` must be positive, got {scale}")
+        self.potential, self.scale = potential, jnp.asarray(scale)
+        self.shape, self.strong_convexity = potential.shape, potential.strong_convexity
 
     def __call__(self, y: Float[Array, "..."]) -> Float[Array, ""]:
         c = jnp.asarray(self.scale, y.dtype)

@@ -55,8 +55,9 @@ class Tiling(eqx.Module):
     def patches(self, image: Float[Array, "H W *channels"]) -> Float[Array, "n h w *channels"]:
         """All patches, row by row."""
         s, (h, w) = self.stride, self.patch
-        before = [(n - s, n - s + -size % s) for n, size in zip(self.patch, image.shape)]
-        image = jnp.pad(image, (*before, *((0, 0),) * (image.ndim - 2)))
+        sides = zip(self.patch, image.shape[:2], strict=True)
+        border = [(n - s, n - s + -size % s) for n, size in sides]
+        image = jnp.pad(image, (*border, *((0, 0),) * (image.ndim - 2)))
         rows, columns = (size // s for size in image.shape[:2])
         blocks = image.reshape(rows, s, columns, s, *image.shape[2:])
         down, across = rows - h // s + 1, columns - w // s + 1
@@ -108,26 +109,18 @@ class Tiled(AbstractConvexPotential):
     """
 
     potential: AbstractConvexPotential
-    stride: int = eqx.field(static=True)
-    chunk: int | None = eqx.field(static=True, default=None)
+    tiling: Tiling
+    chunk: int | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    strong_convexity: float = eqx.field(static=True)
 
-    def __check_init__(self):
-        _ = self.tiling
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"`chunk` must be at least 1, got {self.chunk}")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of a patch."""
-        return self.potential.shape
-
-    @property
-    def tiling(self) -> Tiling:
-        return Tiling(self.shape[:2], self.stride)
-
-    @property
-    def strong_convexity(self) -> float:
-        return self.potential.strong_convexity
+    def __init__(self, potential: AbstractConvexPotential, stride: int, chunk: int | None = None):
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"`chunk` must be at least 1, got {chunk}")
+        height, width, *_ = potential.shape
+        self.potential, self.chunk = potential, chunk
+        self.tiling = Tiling((height, width), stride)
+        self.shape, self.strong_convexity = potential.shape, potential.strong_convexity
 
     def _over_patches(self, fn, image):
         if image.ndim != len(self.shape) or image.shape[2:] != self.shape[2:]:

@@ -85,6 +85,9 @@ class L2Sphere(AbstractFunctional):
         self.radius = parameter("radius", radius, above=0.0)
         self.centre = parameter("centre", centre)
 
+    def weak_convexity(self):
+        return jnp.inf
+
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         size = norm(_shifted(x, self.centre))
         r = like(self.radius, size)

@@ -45,6 +45,14 @@ class _AbstractChanged(AbstractFunctional):
     def prox(self, v: PyTree[Array], step_size: PyTree[ArrayLike]) -> PyTree[Array]:
         return self._after(self.functional.prox(*self._before(v, step_size)), v)
 
+    def weak_convexity(self) -> Real[Array, ""] | float:
+        weak = self.functional.weak_convexity()
+        return weak if isinstance(weak, float) and weak == 0 else self._modulus(weak)
+
+    def _modulus(self, weak: Any) -> Any:
+        """The modulus from that of a functional that is not convex: none known."""
+        return weak + jnp.inf
+
     def init_prox(self, v: PyTree[Array]) -> Any:
         return self.functional.init_prox(self._before(v, jnp.ones(()))[0])
 
@@ -116,6 +124,13 @@ class Scaled(_AbstractChanged):
         p = self.functional.conjugate_prox(moved, _times(step_size, 1 / self.scale))
         return leafwise(lambda u, c: times(u, c), p, self.scale)
 
+    def natural_step(self) -> Real[Array, ""] | None:
+        step = self.functional.natural_step()
+        return None if step is None else step / self.scale
+
+    def _modulus(self, weak):
+        return weak * self.scale
+
     def _before(self, v, step_size):
         return v, _times(step_size, self.scale)
 
@@ -157,6 +172,12 @@ class Translated(_AbstractChanged):
     def conjugate_prox(self, z: PyTree[Array], step_size: PyTree[ArrayLike]) -> PyTree[Array]:
         # The conjugate is f^*(z) + <b, z>.
         return self.functional.conjugate_prox(_add(z, self.shift, -1, step_size), step_size)
+
+    def natural_step(self) -> Real[Array, ""] | None:
+        return self.functional.natural_step()
+
+    def _modulus(self, weak):
+        return weak
 
     def _before(self, v, step_size):
         return _add(v, self.shift, -1), step_size
@@ -240,6 +261,12 @@ class Tilted(_AbstractChanged):
         # The conjugate is f^*(z - a).
         p = self.functional.conjugate_prox(_add(z, self.slope, -1), step_size)
         return _add(p, self.slope, 1)
+
+    def natural_step(self) -> Real[Array, ""] | None:
+        return self.functional.natural_step()
+
+    def _modulus(self, weak):
+        return weak
 
     def _before(self, v, step_size):
         return _add(v, self.slope, -1, step_size), step_size
@@ -418,6 +445,12 @@ class Separable(AbstractFunctional):
         self._check(z)
         blocks = zip(self.functionals, z, self._steps(step_size), strict=True)
         return tuple(f.conjugate_prox(u, s) for f, u, s in blocks)
+
+    def weak_convexity(self) -> Real[Array, ""] | float:
+        found = [f.weak_convexity() for f in self.functionals]
+        if all(isinstance(weak, float) and weak == 0 for weak in found):
+            return 0.0
+        return jnp.max(jnp.stack([jnp.asarray(weak) for weak in found]))
 
     def init_prox(self, v: tuple[PyTree[Array], ...]) -> Any:
         self._check(v)

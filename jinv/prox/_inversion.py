@@ -6,16 +6,36 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Bool, Real
+from jaxtyping import Array, ArrayLike, Bool, Int, Real
 
 from .. import _tree
+from .._loop import stop_gradient
 from .._problem import AbstractProblem
-from .._result import RESULTS
+from .._result import RESULTS, Solution
+from .._solve import solve
 from .._solver import AbstractSolver
 from ..nn import AbstractConvexPotential
 
 
-class Inversion(AbstractProblem):
+def invert(
+    potential: AbstractConvexPotential,
+    target: Array,
+    share: Real[Array, ""],
+    y0: Array,
+    *,
+    rtol: Real[ArrayLike, ""] | None,
+    max_steps: int,
+) -> Solution:
+    r"""Solves $s y + (1 - s) \nabla\psi(y) = v$ for $y$, with $v$ the `target` and $s$ the
+    `share`."""
+    default = 10 * float(jnp.finfo(target.dtype).eps) ** 0.75
+    tolerance = stop_gradient(jnp.asarray(default if rtol is None else rtol, target.dtype))
+    atol = jnp.asarray(jnp.finfo(target.dtype).eps, target.dtype)
+    problem = _Inversion(potential, target, share)
+    return solve(problem, _NewtonCG(tolerance, atol), y0, max_steps=max_steps, throw=False)
+
+
+class _Inversion(AbstractProblem):
     r"""The minimiser of the convex $\tfrac s2\|y\|^2 + (1 - s) \psi(y) - \langle v, y\rangle$:
     $s y + (1 - s) \nabla\psi(y) = v$. With $s = 0$ that is the inverse of $\nabla\psi$."""
 
@@ -33,7 +53,8 @@ class Inversion(AbstractProblem):
         return self.value_and_gradient(point)[1]
 
     def linear_solver(self, point, args, rtol):
-        return conjugate_gradients(point.dtype)
+        tolerance = float(jnp.finfo(point.dtype).eps) ** 0.75
+        return lx.CG(rtol=tolerance, atol=tolerance)
 
     def tags(self):
         return frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag})
@@ -49,21 +70,16 @@ class Inversion(AbstractProblem):
         return (self.share == 0) & (gain > slope + slack)
 
 
-def conjugate_gradients(dtype) -> lx.AbstractLinearSolver:
-    tolerance = float(jnp.finfo(dtype).eps) ** 0.75
-    return lx.CG(rtol=tolerance, atol=tolerance)
-
-
 class _State(eqx.Module):
     value: Real[Array, ""]
     gradient: Array
     stuck: Bool[Array, ""]
     unreachable: Bool[Array, ""]
-    num_products: Real[Array, ""]
+    num_products: Int[Array, ""]
 
 
-class NewtonCG(AbstractSolver[_State]):
-    r"""Newton's method with conjugate gradients and a line search, for `Inversion`.
+class _NewtonCG(AbstractSolver[_State]):
+    r"""Newton's method with conjugate gradients and a line search, for `_Inversion`.
 
     The steps solve $(\nabla^2 + \delta)\, d = -g$ with $\delta$ proportional to $\|g\|$, so that
     flat parts of $\psi$ give long steps, not infinite ones; the line search asks for a slope
@@ -76,8 +92,8 @@ class NewtonCG(AbstractSolver[_State]):
 
     def init(self, problem, point, args, options):
         value, gradient = problem.value_and_gradient(point)
-        false, zero = jnp.zeros((), bool), jnp.zeros((), value.dtype)
-        return _State(value, gradient, false, false, zero + 1)
+        false, one = jnp.zeros((), bool), jnp.ones((), jnp.int32)
+        return _State(value, gradient, false, false, one)
 
     def step(self, problem, point, args, options, state):
         g = state.gradient
@@ -91,7 +107,8 @@ class NewtonCG(AbstractSolver[_State]):
         )
         # The inner accuracy follows the outer residual: convergence is superlinear.
         rtol = jnp.clip(jnp.sqrt(size), 1e-6, 0.3)
-        inner = lx.CG(rtol=rtol, atol=0.0, norm=_tree.norm, max_steps=200)
+        settings: dict[str, Any] = {"rtol": rtol, "atol": 0.0, "norm": _tree.norm, "max_steps": 200}
+        inner = lx.CG(**settings)
         solution = lx.linear_solve(operator, -g, inner, throw=False)
         finite = _tree.all_finite(solution.value)
         d = jnp.where(finite, solution.value, -g)
@@ -114,22 +131,26 @@ class NewtonCG(AbstractSolver[_State]):
         one = jnp.ones((), point.dtype)
         begin = one, *problem.value_and_gradient(point + d), jnp.zeros((), jnp.int32)
         length, value, gradient, tries = jax.lax.while_loop(rejected, shorter, begin)
-        better = _tree.norm(gradient) < 10 * size
+        better = _tree.norm(gradient) <= 10 * size
         new = jnp.where(better, point + length * d, point)
         keep = lambda a, b: jnp.where(better, a, b)
-        products = state.num_products + (solution.stats["num_steps"] + tries + 2).astype(
-            state.num_products.dtype
-        )
+        products = jnp.asarray(solution.stats["num_steps"], jnp.int32) + tries + 2
         return new, _State(
-            keep(value, state.value), keep(gradient, g), ~better, problem.unreachable(new), products
+            keep(value, state.value),
+            keep(gradient, g),
+            ~better,
+            problem.unreachable(new),
+            state.num_products + products,
         )
 
     def terminate(self, problem, point, args, options, state):
         size = _tree.norm(state.gradient)
         cast = lambda x: jnp.asarray(x, size.dtype)
         bound = cast(self.atol) + cast(self.rtol) * _tree.norm(problem.target)
-        result = RESULTS.where(state.stuck, RESULTS.unbounded_step, RESULTS.successful)
-        return size <= bound, RESULTS.where(state.unreachable, RESULTS.out_of_range, result)
+        done = size <= bound
+        stuck = state.stuck & ~done
+        result = RESULTS.where(stuck, RESULTS.unbounded_step, RESULTS.successful)
+        return done, RESULTS.where(state.unreachable & ~done, RESULTS.out_of_range, result)
 
     def postprocess(self, problem, point, args, options, state):
         stats: dict[str, Any] = {

@@ -8,9 +8,8 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .._functional import AbstractFunctional
 from .._loop import stop_gradient
 from .._result import RESULTS, Solution
-from .._solve import solve
 from ..nn import AbstractConvexPotential
-from ._inversion import Inversion, NewtonCG
+from ._inversion import invert
 from ._util import parameter
 
 
@@ -81,10 +80,8 @@ class LearnedProximalNetwork(AbstractFunctional):
         objective: bool = True,
     ):
         for name, value in (("potential", potential), ("conjugate", conjugate)):
-            if not isinstance(value, AbstractConvexPotential) and (value, name) != (
-                None,
-                "conjugate",
-            ):
+            absent = value is None and name == "conjugate"
+            if not (absent or isinstance(value, AbstractConvexPotential)):
                 raise ValueError(
                     f"`{name}` must be a convex potential such as jinv.nn.dense_icnn makes, got "
                     f"{type(value).__name__}; wrap any other denoiser with jinv.prox.PlugIn"
@@ -160,13 +157,8 @@ class LearnedProximalNetwork(AbstractFunctional):
         return jax.lax.cond(same, direct, solved, v, share)
 
     def _solve(self, target, share, y0) -> Solution:
-        rtol = self.rtol
-        if rtol is None:
-            rtol = 10 * jnp.finfo(target.dtype).eps ** 0.75
-        rtol = stop_gradient(jnp.asarray(rtol, target.dtype))
-        problem = Inversion(self.potential, target, share)
-        solver = NewtonCG(rtol, jnp.asarray(jnp.finfo(target.dtype).eps, target.dtype))
-        return solve(problem, solver, y0, max_steps=self.max_steps, throw=False)
+        settings = {"rtol": self.rtol, "max_steps": self.max_steps}
+        return invert(self.potential, target, share, y0, **settings)
 
     def natural_step(self):
         return self.step_size

@@ -39,6 +39,9 @@ class PlugIn(AbstractFunctional):
 
     denoiser: Callable[..., Any]
 
+    def weak_convexity(self):
+        return jnp.nan
+
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         return jnp.nan + indicator(jnp.asarray(True), x)
 

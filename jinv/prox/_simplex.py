@@ -197,6 +197,9 @@ class L1Sphere(AbstractFunctional):
     def __init__(self, radius: Real[ArrayLike, ""] = 1.0):
         self.radius = parameter("radius", radius, above=0.0)
 
+    def weak_convexity(self):
+        return jnp.inf
+
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         flat = jax.flatten_util.ravel_pytree(x)[0]
         r = like(self.radius, flat)
@@ -240,6 +243,9 @@ class SparseSimplex(AbstractFunctional):
             raise ValueError(f"`max_nonzeros` must be at least 1, got {max_nonzeros}")
         self.max_nonzeros = max_nonzeros
         self.radius = parameter("radius", radius, above=0.0)
+
+    def weak_convexity(self):
+        return jnp.inf
 
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         flat = jax.flatten_util.ravel_pytree(x)[0]

@@ -35,6 +35,9 @@ class L0(AbstractFunctional):
     def __init__(self, weight: PyTree[ArrayLike] = 1.0):
         self.weight = parameter("weight", weight, least=0.0)
 
+    def weak_convexity(self):
+        return jnp.inf
+
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         return total(lambda u, w: jnp.where(u != 0, w, 0), x, self.weight)
 
@@ -75,6 +78,9 @@ class MCP(AbstractFunctional):
     def __init__(self, weight: PyTree[ArrayLike] = 1.0, shape: PyTree[ArrayLike] = 3.0):
         self.weight = parameter("weight", weight, above=0.0)
         self.shape = parameter("shape", shape, above=0.0)
+
+    def weak_convexity(self):
+        return jnp.inf
 
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         def entry(u, w, a):
@@ -126,6 +132,9 @@ class SCAD(AbstractFunctional):
     def __init__(self, weight: PyTree[ArrayLike] = 1.0, shape: PyTree[ArrayLike] = 3.7):
         self.weight = parameter("weight", weight, above=0.0)
         self.shape = parameter("shape", shape, above=2.0)
+
+    def weak_convexity(self):
+        return jnp.inf
 
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         return total(lambda u, w, a: _scad(jnp.abs(u), w, a), x, self.weight, self.shape)
@@ -181,6 +190,9 @@ class LogSum(AbstractFunctional):
     def __init__(self, weight: PyTree[ArrayLike] = 1.0, epsilon: PyTree[ArrayLike] = 1.0):
         self.weight = parameter("weight", weight, least=0.0)
         self.epsilon = parameter("epsilon", epsilon, above=0.0)
+
+    def weak_convexity(self):
+        return jnp.inf
 
     def __call__(self, x: PyTree[Array]) -> Real[Array, ""]:
         return total(lambda u, w, e: w * jnp.log1p(jnp.abs(u) / e), x, self.weight, self.epsilon)

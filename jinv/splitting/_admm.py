@@ -1,5 +1,6 @@
 """The alternating direction method of multipliers."""
 
+import functools
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from .._linear import solver_tolerance
 from .._loop import stop_gradient
 from .._result import RESULTS
 from .._solver import AbstractSolver
+from ._certificate import alternating_directions, curvature, needs_certificate
 from ._quadratic import Split, make_split
 from ._scale import dual_scale, residual_balance
 from ._stopping import Residuals, check_tolerances, size, unmeasured
@@ -28,6 +30,7 @@ class _State(eqx.Module):
     solvable: Bool[Array, ""]
     num_checks: Array
     residuals: Residuals
+    lipschitz: Real[Array, ""] | None  # where a certificate needs it
 
 
 class ADMM(AbstractSolver[_State]):
@@ -47,15 +50,21 @@ class ADMM(AbstractSolver[_State]):
 
     - `rtol`, `atol`: stop when $\|K x - u\|$ and $\rho\|K^*(u - u_-)\|$ are small against
         $\max(\|Kx\|, \|u\|)$ and $\|K^* z\|$.
-    - `penalty`: $\rho$; by default from the scale of the problem, then adapted.
-    - `relaxation`: $\alpha \in (0, 2)$; 1 is the plain method.
+    - `penalty`: $\rho$; by default from the scale of the problem, then adapted. With a learned
+        proximal network of step size $\tau$ it is the larger of $1/\tau$ and $1.01\, L$ for
+        $L = \|A^* W A\|$, and is kept.
+    - `relaxation`: $\alpha \in (0, 2)$; 1 is the plain method. By default 1.8, and 1 with terms
+        that are not convex.
     - `adaptive`: balance the relative residuals at checks 1, 2, 4, 8, ... After `max_updates`
         changes the penalty is constant.
     - `linear_solver`: any lineax solver for the linear system; given, it is always used.
     - `check_every`: steps between two tests; a test costs about one step.
 
     `stats`: `objective`, `primal_residual`, `dual_residual`, `residual` (the larger relative
-    one), `penalty`. `RESULTS.subproblem_failed` if the linear system is singular.
+    one), `penalty`; with terms that are not convex also `certified`: whether $\rho > L$, the
+    terms have proxes at $1/\rho$ and there is no relaxation (Fang, Buchanan, Sulam, What's in a
+    prior?, 2024, theorem on ADMM; Wang, Yin, Zeng, Global convergence of ADMM in nonconvex
+    nonsmooth optimization, 2019). `RESULTS.subproblem_failed` if the linear system is singular.
 
     !!! example
         ```python
@@ -79,7 +88,7 @@ class ADMM(AbstractSolver[_State]):
     rtol: float | Real[Array, ""] = 1e-4
     atol: float | Real[Array, ""] = 1e-6
     penalty: float | Real[Array, ""] | None = None
-    relaxation: float | Real[Array, ""] = 1.8
+    relaxation: float | Real[Array, ""] | None = None
     linear_solver: lx.AbstractLinearSolver | None = None
     adaptive: bool = eqx.field(static=True, default=True)
     max_updates: int = eqx.field(static=True, default=8)
@@ -94,8 +103,16 @@ class ADMM(AbstractSolver[_State]):
     def init(self, problem, point, args, options):
         split = make_split(problem, problem.primal(point), self, self.linear_solver)
         x = problem.primal(point)
-        dtype = _tree.real_dtype(x)
-        if self.penalty is not None:
+        dtype, lipschitz = _tree.real_dtype(x), None
+        steps = [h.natural_step() for h in split.functionals]
+        steps = [jnp.asarray(step, dtype) for step in steps if step is not None]
+        if needs_certificate(*split.functionals):
+            lipschitz = curvature(problem)
+            lipschitz = jnp.asarray(jnp.nan if lipschitz is None else lipschitz, dtype)
+        if self.penalty is None and steps:
+            least = jnp.zeros((), dtype) if lipschitz is None else 1.01 * lipschitz
+            penalty = functools.reduce(jnp.fmax, [1 / step for step in steps], least)
+        elif self.penalty is not None:
             penalty = jnp.asarray(self.penalty, dtype)
         elif problem.penalty is not None:
             penalty = dual_scale(problem, x).astype(dtype)
@@ -106,33 +123,34 @@ class ADMM(AbstractSolver[_State]):
         if problem.penalty is not None:
             duals = (point.dual, *duals[1:])
         one, zero = jnp.ones((), dtype), jnp.zeros((), jnp.int32)
-        fixed = (one, jnp.asarray(True), zero, unmeasured(x))
+        fixed = (one, jnp.asarray(True), zero, unmeasured(x), lipschitz)
         return _State(split, penalty, copies, duals, *fixed)
 
     def step(self, problem, point, args, options, state):
         x, new, _ = self._advance(problem.primal(point), state)
-        new = _State(state.split, state.penalty, *new, state.num_checks, state.residuals)
+        kept = (state.num_checks, state.residuals, state.lipschitz)
+        new = _State(state.split, state.penalty, *new, *kept)
         return _point(problem, x, new), new
 
     def measured_step(self, problem, point, args, options, state):
         x, new, measure = self._advance(problem.primal(point), state)
         residuals = measure(problem.objective(x, args))
         count, penalty = state.num_checks + 1, state.penalty
-        if self.adaptive:
+        if self.adaptive and all(h.natural_step() is None for h in state.split.functionals):
             due = ((count & (count - 1)) == 0) & (count < 2**self.max_updates)
             penalty = penalty * jnp.where(due, residual_balance(*residuals.relative()), 1)
-        new = _State(state.split, penalty, *new, count, residuals)
+        new = _State(state.split, penalty, *new, count, residuals, state.lipschitz)
         return _point(problem, x, new), new
 
     def _advance(self, x, state: _State) -> tuple[PyTree[Array], tuple[Any, Any, Any, Any], Any]:
-        split, rho = state.split, state.penalty
+        split, rho, relaxation = state.split, state.penalty, self._relaxation(state)
         target = jax.tree.map(lambda u, z: _tree.cast(rho, u) * u - z, state.copies, state.duals)
         # Solving far below the size of the last move gains nothing.
         rtol = jnp.clip(0.02 * state.change, solver_tolerance(x), 1e-2)
         new, solved = split.minimise(rho, target, x, rtol)
         applied = split.apply(new)
         relaxed = jax.tree.map(
-            lambda k, u: u + _tree.cast(self.relaxation, u) * (k - u), applied, state.copies
+            lambda k, u: u + _tree.cast(relaxation, u) * (k - u), applied, state.copies
         )
         shifted = jax.tree.map(lambda k, z: k + z / _tree.cast(rho, z), relaxed, state.duals)
         copies = split.prox(shifted, rho)
@@ -163,7 +181,16 @@ class ADMM(AbstractSolver[_State]):
         return done, RESULTS.where(state.solvable, RESULTS.successful, failed)
 
     def postprocess(self, problem, point, args, options, state):
-        return point, {**state.residuals.stats(), "penalty": state.penalty}
+        stats = {**state.residuals.stats(), "penalty": state.penalty}
+        if state.lipschitz is not None:
+            terms = state.split.functionals, state.penalty, state.lipschitz
+            stats["certified"] = alternating_directions(*terms, self._relaxation(state))
+        return point, stats
+
+    def _relaxation(self, state: _State):
+        if self.relaxation is not None:
+            return self.relaxation
+        return 1.8 if state.lipschitz is None else 1.0
 
 
 def _point(problem, x, state: _State):

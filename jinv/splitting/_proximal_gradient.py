@@ -13,6 +13,7 @@ from .._loop import detached
 from .._result import RESULTS
 from .._solver import AbstractSolver
 from ..data_terms import DataTerm
+from ._certificate import curvature, forward_backward, needs_certificate
 from ._stopping import Residuals, check_tolerances, require_composite, size, unmeasured
 
 
@@ -21,6 +22,7 @@ class _State(eqx.Module):
     failed: Bool[Array, ""]
     carry: Any  # of the warm-started prox
     residuals: Residuals
+    lipschitz: Real[Array, ""] | None  # where a certificate needs it
 
 
 class ProximalGradient(AbstractSolver[_State]):
@@ -38,8 +40,12 @@ class ProximalGradient(AbstractSolver[_State]):
     - `check_every`: steps between two tests; a test costs about one step.
 
     `stats`: `objective`, `dual_residual` (the distance above), `primal_residual` (the last move
-    over the step size), `residual` (relative), `step_size`. `RESULTS.unbounded_step` if the line
-    search fails.
+    over the step size), `residual` (relative), `step_size`; for a proximable term that is not
+    convex also `certified`: whether $t < 1/L$ and the term has an exact prox, so that the
+    objective never rises and every limit is a critical point (Attouch, Bolte, Svaiter,
+    Convergence of descent methods for semi-algebraic and tame problems, 2013, theorem 5.1). A
+    learned proximal network is best at its own step size, which is then the default, up to
+    0.99/L. `RESULTS.unbounded_step` if the line search fails.
 
     !!! example
         ```python
@@ -78,7 +84,7 @@ class ProximalGradient(AbstractSolver[_State]):
         return _terminate(self, point, state)
 
     def postprocess(self, problem, point, args, options, state):
-        return point, {**state.residuals.stats(), "step_size": state.step_size}
+        return point, {**state.residuals.stats(), **_more(problem, state, _certified)}
 
 
 class _FISTAState(eqx.Module):
@@ -96,7 +102,8 @@ class FISTA(AbstractSolver[_FISTAState]):
 
     **Arguments:**
 
-    - `rtol`, `atol`, `step_size`, `check_every`, `stats`: see `ProximalGradient`.
+    - `rtol`, `atol`, `step_size`, `check_every`, `stats`: see `ProximalGradient`; `certified` is
+        never true, as no theorem covers momentum without convexity.
     - `restart`: drop the momentum when it points uphill.
 
     !!! example
@@ -150,8 +157,7 @@ class FISTA(AbstractSolver[_FISTAState]):
         return _terminate(self, point, state.base)
 
     def postprocess(self, problem, point, args, options, state):
-        stats = state.base.residuals.stats()
-        return point, {**stats, "step_size": state.base.step_size}
+        return point, {**state.base.residuals.stats(), **_more(problem, state.base, _uncertified)}
 
 
 _SHRINK, _GROW, _MOST_SHRINKS = 0.5, 1.1, 60
@@ -167,14 +173,40 @@ def _init(solver, problem, x, args) -> _State:
         )
     if problem.smooth is None:
         raise ValueError(f"{name} needs a `smooth` term")
-    dtype = _tree.real_dtype(x)
+    dtype, term = _tree.real_dtype(x), problem.proximable
+    certified = needs_certificate(term)
+    known = None
+    if solver.step_size is None or certified:
+        known = curvature(Composite(problem.smooth))
+        known = None if known is None else jnp.asarray(known, dtype)
     if solver.step_size is not None:
         step = jnp.asarray(solver.step_size, dtype)
     else:
-        known = problem.smooth.lipschitz() if isinstance(problem.smooth, DataTerm) else None
-        step = jnp.ones((), dtype) if known is None else 1 / jnp.asarray(known, dtype)
-    carry = None if problem.proximable is None else problem.proximable.init_prox(x)
-    return _State(step, jnp.zeros((), bool), carry, unmeasured(x))
+        step = jnp.ones((), dtype) if known is None else 1 / known
+        natural = None if term is None else term.natural_step()
+        if natural is not None and known is not None:
+            step = jnp.minimum(jnp.asarray(natural, dtype), 0.99 * step)
+    carry = None if term is None else term.init_prox(x)
+    if certified and known is None:
+        known = jnp.asarray(jnp.nan, dtype)
+    failed = jnp.zeros((), bool)
+    return _State(step, failed, carry, unmeasured(x), known if certified else None)
+
+
+def _certified(problem, state: _State):
+    assert state.lipschitz is not None
+    # A line search makes the step that the theorem asks for.
+    length = jnp.where(jnp.isnan(state.lipschitz), 0, state.lipschitz)
+    return forward_backward(problem.proximable, state.step_size, length) & ~state.failed
+
+
+def _uncertified(problem, state: _State):
+    return jnp.zeros((), bool)
+
+
+def _more(problem, state: _State, certified):
+    found = {"step_size": state.step_size}
+    return found if state.lipschitz is None else {**found, "certified": certified(problem, state)}
 
 
 def _searches(solver, problem) -> bool:
@@ -193,7 +225,7 @@ def _forward_backward(solver, problem: Composite, x, args, state: _State):
 
     if not _searches(solver, problem):
         new, carry = move(state.step_size)
-        return new, _State(state.step_size, state.failed, carry, state.residuals)
+        return new, _State(state.step_size, state.failed, carry, state.residuals, state.lipschitz)
 
     def too_long(step):
         new, _ = move(step)
@@ -212,7 +244,7 @@ def _forward_backward(solver, problem: Composite, x, args, state: _State):
     step, shrinks = detached(search, state.step_size)
     new, carry = move(step)
     failed = state.failed | (shrinks >= _MOST_SHRINKS)
-    return new, _State(step, failed, carry, state.residuals)
+    return new, _State(step, failed, carry, state.residuals, state.lipschitz)
 
 
 def _measured(problem: Composite, x, state: _State, args):
@@ -231,7 +263,7 @@ def _measured(problem: Composite, x, state: _State, args):
     move = _tree.norm(_tree.subtract(new, x)) / t
     scale = jnp.maximum(_tree.norm(grad), _tree.norm(x) / t)
     residuals = Residuals(move, distance, scale, scale, total)
-    return x, _State(t, state.failed, state.carry, residuals)
+    return x, _State(t, state.failed, state.carry, residuals, state.lipschitz)
 
 
 def _terminate(solver, x, state: _State):

@@ -1,6 +1,7 @@
 """Training of equinox modules with optax: a pure step, and a loop that resumes exactly."""
 
 from ._batches import Minibatches as Minibatches
+from ._conjugate_matching import ConjugateMatching as ConjugateMatching
 from ._fit import Fit as Fit, fit as fit
 from ._proximal_matching import (
     GammaSchedule as GammaSchedule,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Real
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 
 class GammaSchedule(eqx.Module):
@@ -68,7 +68,9 @@ class NoisyBatches(eqx.Module):
     **Arguments:**
 
     - `samples`: `samples(key, step)`, a batch of clean samples, such as `Minibatches`.
-    - `noise`: the standard deviation of the noise, in the units of the data.
+    - `noise`: the standard deviation of the noise, in the units of the data; a pair for one
+        that is uniform between the two, sample by sample. A denoiser that is iterated meets
+        inputs with less noise than the first.
     - `gamma`: a function of the step, such as `GammaSchedule`; by default infinite.
 
     !!! example
@@ -84,14 +86,16 @@ class NoisyBatches(eqx.Module):
     """
 
     samples: Callable[..., Any]
-    noise: Real[Array, ""] | float
+    noise: float | tuple[float, float]
     gamma: Callable[..., Any] | None = None
 
     def __call__(self, key, step):
-        of_sample, of_noise = jax.random.split(key)
+        of_sample, of_noise, of_level = jax.random.split(key, 3)
         clean = self.samples(of_sample, step)
-        noise = jax.random.normal(of_noise, clean.shape, clean.dtype)
-        noisy = clean + jnp.asarray(self.noise, clean.dtype) * noise
+        low, high = self.noise if isinstance(self.noise, tuple) else (self.noise, self.noise)
+        each = (len(clean), *(1,) * (clean.ndim - 1))
+        level = low + (high - low) * jax.random.uniform(of_level, each, clean.dtype)
+        noisy = clean + level * jax.random.normal(of_noise, clean.shape, clean.dtype)
         gamma = jnp.inf if self.gamma is None else self.gamma(step)
         return clean, noisy, jnp.asarray(gamma, clean.dtype)
 
