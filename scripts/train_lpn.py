@@ -1,14 +1,13 @@
-"""Trains the learned proximal networks that ship with jinv, and the denoisers beside them.
+"""Trains learned proximal networks, and the denoisers to compare them with.
 
-    python scripts/train_lpn.py laplacian     # |x| from samples, in one dimension
     python scripts/train_lpn.py digits        # 8 x 8 handwritten digits
     python scripts/train_lpn.py patches       # photographs in grey
     python scripts/train_lpn.py denoiser      # the same without constraints, by squared error
     python scripts/train_lpn.py lipschitz     # the same with Lipschitz constant 1
 
 Minutes to half an hour each on two cores; `--batch-size`, `--steps` and `--widths` scale it up
-on a GPU. Stops and goes on where it stopped (`results/train_lpn/NAME`). Writes
-`jinv/pretrained/weights/lpn_NAME.npz` with its record, and a plot of the losses.
+on a GPU. Stops and goes on where it stopped (`results/train_lpn/NAME`). Writes the
+weights with their record and a plot of the losses there.
 """
 
 import argparse
@@ -185,7 +184,7 @@ def main():
     make, defaults = KINDS[parser.parse_args().kind]
     parser.set_defaults(**{"batch_size": 32, "rate": 1e-3, **defaults})
     args = parser.parse_args()
-    name = args.name or args.kind
+    folder = f"results/train_lpn/{args.name or args.kind}"
     model, loss, batches, judge = make(args, jax.random.key(args.seed))
     schedule = optax.cosine_decay_schedule(args.rate, args.steps, 0.01)
     optimiser = optax.chain(
@@ -200,7 +199,7 @@ def main():
         key=jax.random.key(args.seed + 1),
         ema_decay=0.999,
         validate=judge,
-        checkpoint=f"results/train_lpn/{name}",
+        checkpoint=f"{folder}/checkpoints",
         save_every=500,
         log_every=250,
         max_skipped=20,
@@ -218,7 +217,10 @@ def main():
         "accuracy": {k.removeprefix("validation_"): v for k, v in last.items() if "valid" in k},
         "loss": [fitted.history[0]["loss"], last["loss"]],
     }
-    jinv.pretrained.save(f"jinv/pretrained/weights/lpn_{name}", fitted.model, record)
+    jinv.pretrained.save(f"{folder}/weights", fitted.model, record)
+    curves = {"training": [entry["loss"] for entry in fitted.history]}
+    figure = jinv.plot.convergence(curves, xlabel="250 steps", ylabel="loss")
+    print(jinv.plot.save(figure, f"{folder}/loss.png"))
 
 
 if __name__ == "__main__":

@@ -43,14 +43,12 @@ class _Inversion(AbstractProblem):
     target: Array
     share: Real[Array, ""]
 
-    def value_and_gradient(self, y):
+    def gradient(self, y):
         s = self.share.astype(y.dtype)
-        value, gradient = self.potential.value_and_gradient(y)
-        value = 0.5 * s * jnp.sum(y * y) + (1 - s) * value - jnp.sum(self.target * y)
-        return value, s * y + (1 - s) * gradient - self.target
+        return s * y + (1 - s) * self.potential.gradient(y) - self.target
 
     def optimality(self, point, args):
-        return self.value_and_gradient(point)[1]
+        return self.gradient(point)
 
     def linear_solver(self, point, args, rtol):
         tolerance = float(jnp.finfo(point.dtype).eps) ** 0.75
@@ -71,7 +69,6 @@ class _Inversion(AbstractProblem):
 
 
 class _State(eqx.Module):
-    value: Real[Array, ""]
     gradient: Array
     stuck: Bool[Array, ""]
     unreachable: Bool[Array, ""]
@@ -91,14 +88,13 @@ class _NewtonCG(AbstractSolver[_State]):
     check_every: int = eqx.field(static=True, default=1)
 
     def init(self, problem, point, args, options):
-        value, gradient = problem.value_and_gradient(point)
         false, one = jnp.zeros((), bool), jnp.ones((), jnp.int32)
-        return _State(value, gradient, false, false, one)
+        return _State(problem.gradient(point), false, false, one)
 
     def step(self, problem, point, args, options, state):
         g = state.gradient
         size = _tree.norm(g)
-        _, hessian = jax.linearize(lambda y: problem.value_and_gradient(y)[1], point)
+        _, hessian = jax.linearize(problem.gradient, point)
         damping = 1e-3 * jnp.minimum(size, 1)
         operator = lx.FunctionLinearOperator(
             lambda d: hessian(d) + damping * d,
@@ -115,29 +111,25 @@ class _NewtonCG(AbstractSolver[_State]):
         first = jnp.sum(g * d)
 
         def rejected(carry):
-            length, _, gradient, tries = carry
+            _, gradient, tries = carry
             slope = jnp.sum(gradient * d)
             good = jnp.isfinite(slope) & (jnp.abs(slope) <= 0.5 * jnp.abs(first))
             return ~good & (tries < 40)
 
-        def shorter(carry):
-            length, _, gradient, tries = carry
-            slope = jnp.sum(gradient * d)
-            # Too short a step: the slope is still steep and downhill; this happens on flat parts.
-            factor = jnp.where(slope < 0, 2.0, 0.4).astype(length.dtype)
+        def other_length(carry):
+            length, gradient, tries = carry
+            # Longer where it is still steep and downhill, as on flat parts; else shorter.
+            factor = jnp.where(jnp.sum(gradient * d) < 0, 2.0, 0.4).astype(length.dtype)
             length = length * factor
-            return length, *problem.value_and_gradient(point + length * d), tries + 1
+            return length, problem.gradient(point + length * d), tries + 1
 
-        one = jnp.ones((), point.dtype)
-        begin = one, *problem.value_and_gradient(point + d), jnp.zeros((), jnp.int32)
-        length, value, gradient, tries = jax.lax.while_loop(rejected, shorter, begin)
+        begin = jnp.ones((), point.dtype), problem.gradient(point + d), jnp.zeros((), jnp.int32)
+        length, gradient, tries = jax.lax.while_loop(rejected, other_length, begin)
         better = _tree.norm(gradient) <= 10 * size
         new = jnp.where(better, point + length * d, point)
-        keep = lambda a, b: jnp.where(better, a, b)
         products = jnp.asarray(solution.stats["num_steps"], jnp.int32) + tries + 2
         return new, _State(
-            keep(value, state.value),
-            keep(gradient, g),
+            jnp.where(better, gradient, g),
             ~better,
             problem.unreachable(new),
             state.num_products + products,
