@@ -52,7 +52,7 @@ class Augmented(eqx.Module):
         shape = (self.batch_size, *self.crops.shape[1:])
         white, power, size = jax.random.split(key, 3)
         frequency = jnp.hypot(*jnp.meshgrid(*(jnp.fft.fftfreq(n) for n in shape[1:])))
-        power = jax.random.uniform(power, (len(self.crops[: shape[0]]), 1, 1), maxval=2.0)
+        power = jax.random.uniform(power, (shape[0], 1, 1), maxval=2.0)
         gain = (frequency + 1 / shape[1]) ** -power
         gain = gain / jnp.sqrt(jnp.mean(gain**2, (1, 2), keepdims=True))
         field = jnp.fft.ifft2(jnp.fft.fft2(jax.random.normal(white, shape)) * gain).real

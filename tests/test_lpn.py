@@ -212,6 +212,22 @@ def test_certificate_says_when_the_theorem_does_not_hold():
     assert not bool(run(plug, jinv.splitting.ProximalGradient()).stats["certified"])
     convex = run(jinv.Composite(term, jinv.prox.L1(0.1)), jinv.splitting.ProximalGradient())
     assert "certified" not in convex.stats
+    # A smooth term of unknown curvature, with a step that was given or searched for.
+    unknown = jinv.Composite(lambda x, args: jnp.sum(x**4), prior)
+    for solver in (
+        jinv.splitting.ProximalGradient(step_size=0.4),
+        jinv.splitting.ProximalGradient(),
+    ):
+        assert not bool(run(unknown, solver).stats["certified"])
+    # Above its own step size the prox need not be the global minimiser.
+    above = jinv.splitting.ProximalGradient(step_size=0.6)
+    assert not bool(run(problem, above).stats["certified"])
+    # The theorem on ADMM knows one copy of x, not one of K x nor two.
+    behind = jinv.Composite(term, penalty=prior, operator=term.operator)
+    beside = jinv.Composite(term, jinv.prox.NonNegative(), penalty=prior)
+    for other in (behind, beside):
+        assert not bool(run(other, jinv.splitting.ADMM(penalty=3.0)).stats["certified"])
+    assert bool(run(problem, jinv.splitting.ADMM(penalty=3.0)).stats["certified"])
     scaled = jinv.Composite(term, jinv.prox.Scaled(prior, 2.0))
     found = run(scaled, jinv.splitting.ProximalGradient())
     assert bool(found.stats["certified"]) and float(found.stats["step_size"]) == 0.25

@@ -141,7 +141,8 @@ class ICNN(AbstractConvexPotential):
 
     @property
     def num_weights(self) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf))
+        fixed = sum(layer.lift.size for layer in self.layers if layer.frame)
+        return sum(x.size for x in jax.tree.leaves(self) if eqx.is_inexact_array(x)) - fixed
 
 
 def _resized(y, layer, z):
@@ -177,7 +178,7 @@ def dense_icnn(
     - `strong_convexity`: $\alpha$, a lower bound of the slope of the gradient.
     - `quadratic`: quadratic growth, with the cosine transform of `shape` as the first layer,
         before those of `widths`; the network starts close to the identity.
-    - `activation`: `"softplus"`, or `"squareplus"`, which costs a third of it on CPUs.
+    - `activation`: `"softplus"`, or `"squareplus"`, which needs no exponential.
     - `rule`: how the non-negative weights are stored, see [`jinv.nn.NonNegative`][].
     - `key`: for the initial weights: uniform in $\pm 1/\sqrt{n}$ for $n$ inputs of a map,
         negative ones of the non-negative maps replaced by zero (by their modulus for the other

@@ -50,8 +50,8 @@ class _AbstractChanged(AbstractFunctional):
         return weak if isinstance(weak, float) and weak == 0 else self._modulus(weak)
 
     def _modulus(self, weak: Any) -> Any:
-        """The modulus from that of a functional that is not convex: none known."""
-        return weak + jnp.inf
+        """The modulus from that of a functional that is not convex: not known."""
+        return weak * jnp.nan
 
     def init_prox(self, v: PyTree[Array]) -> Any:
         return self.functional.init_prox(self._before(v, jnp.ones(()))[0])
@@ -448,9 +448,7 @@ class Separable(AbstractFunctional):
 
     def weak_convexity(self) -> Real[Array, ""] | float:
         found = [f.weak_convexity() for f in self.functionals]
-        if all(isinstance(weak, float) and weak == 0 for weak in found):
-            return 0.0
-        return jnp.max(jnp.stack([jnp.asarray(weak) for weak in found]))
+        return 0.0 if all(isinstance(w, float) and w == 0 for w in found) else jnp.nan
 
     def init_prox(self, v: tuple[PyTree[Array], ...]) -> Any:
         self._check(v)

@@ -62,7 +62,8 @@ class ADMM(AbstractSolver[_State]):
 
     `stats`: `objective`, `primal_residual`, `dual_residual`, `residual` (the larger relative
     one), `penalty`; with terms that are not convex also `certified`: whether $\rho > L$, the
-    terms have proxes at $1/\rho$ and there is no relaxation (Fang, Buchanan, Sulam, What's in a
+    only copy is one of $x$ itself with a term of modulus at most $\rho$, and there is no
+    relaxation (Fang, Buchanan, Sulam, What's in a
     prior?, 2024, theorem on ADMM; Wang, Yin, Zeng, Global convergence of ADMM in nonconvex
     nonsmooth optimization, 2019). `RESULTS.subproblem_failed` if the linear system is singular.
 
@@ -183,8 +184,8 @@ class ADMM(AbstractSolver[_State]):
     def postprocess(self, problem, point, args, options, state):
         stats = {**state.residuals.stats(), "penalty": state.penalty}
         if state.lipschitz is not None:
-            terms = state.split.functionals, state.penalty, state.lipschitz
-            stats["certified"] = alternating_directions(*terms, self._relaxation(state))
+            known = state.split, state.penalty, state.lipschitz
+            stats["certified"] = alternating_directions(*known, self._relaxation(state))
         return point, stats
 
     def _relaxation(self, state: _State):

@@ -6,6 +6,7 @@ from jaxtyping import Array, Bool, Real
 from .._composite import Composite
 from .._functional import AbstractFunctional
 from ..data_terms import DataTerm
+from ._quadratic import Split
 
 
 def needs_certificate(*terms: AbstractFunctional | None) -> bool:
@@ -30,22 +31,26 @@ def curvature(problem: Composite) -> Real[Array, ""] | None:
 def forward_backward(
     term: AbstractFunctional, step_size: Real[Array, ""], lipschitz: Real[Array, ""]
 ) -> Bool[Array, ""]:
-    r"""Proximal gradient: $t L < 1$, for any term with an exact prox."""
-    return (step_size * lipschitz < 1) & ~jnp.isnan(jnp.asarray(_modulus(term)))
+    r"""Proximal gradient: $t L < 1$ with a known $L$, for any term with an exact prox: a closed
+    form (of unbounded modulus), or $t$ at most one over the modulus. Comparisons with `nan`,
+    for what is not known, are false."""
+    modulus = jnp.asarray(_modulus(term), step_size.dtype)
+    exact = jnp.isinf(modulus) | (step_size * modulus <= 1 + _slack(step_size))
+    return (step_size * lipschitz < 1) & exact
 
 
 def alternating_directions(
-    terms: tuple[AbstractFunctional, ...],
-    penalty: Real[Array, ""],
-    lipschitz: Real[Array, ""],
-    relaxation,
+    split: Split, penalty: Real[Array, ""], lipschitz: Real[Array, ""], relaxation
 ) -> Bool[Array, ""]:
-    r"""ADMM: $\rho > L$, with proxes at $1/\rho$ of terms of modulus at most $\rho$ and without
-    over-relaxation."""
-    found = (penalty > lipschitz) & (jnp.asarray(relaxation) == 1)
-    for term in terms:
-        modulus = _modulus(term)
-        if modulus is not None:
-            slack = 1 + 8 * jnp.finfo(penalty.dtype).eps
-            found = found & (jnp.asarray(modulus, penalty.dtype) <= penalty * slack)
-    return found
+    r"""ADMM: $\rho > L$ without over-relaxation, for a single copy of $x$ itself whose term has a
+    modulus of at most $\rho$."""
+    if split.operators != (None,):
+        return jnp.zeros((), bool)
+    modulus = jnp.asarray(_modulus(split.functionals[0]), penalty.dtype)
+    exact = modulus <= penalty * (1 + _slack(penalty))
+    return (penalty > lipschitz) & (jnp.asarray(relaxation) == 1) & exact
+
+
+def _slack(step):
+    """For what went through a reciprocal."""
+    return 8 * float(jnp.finfo(step.dtype).eps)

@@ -41,7 +41,7 @@ class ProximalGradient(AbstractSolver[_State]):
 
     `stats`: `objective`, `dual_residual` (the distance above), `primal_residual` (the last move
     over the step size), `residual` (relative), `step_size`; for a proximable term that is not
-    convex also `certified`: whether $t < 1/L$ and the term has an exact prox, so that the
+    convex also `certified`: whether $t < 1/L$, with a known $L$, and the prox is exact, so that the
     objective never rises and every limit is a critical point (Attouch, Bolte, Svaiter,
     Convergence of descent methods for semi-algebraic and tame problems, 2013, theorem 5.1). A
     learned proximal network is best at its own step size, which is then the default, up to
@@ -195,9 +195,7 @@ def _init(solver, problem, x, args) -> _State:
 
 def _certified(problem, state: _State):
     assert state.lipschitz is not None
-    # A line search makes the step that the theorem asks for.
-    length = jnp.where(jnp.isnan(state.lipschitz), 0, state.lipschitz)
-    return forward_backward(problem.proximable, state.step_size, length) & ~state.failed
+    return forward_backward(problem.proximable, state.step_size, state.lipschitz)
 
 
 def _uncertified(problem, state: _State):
