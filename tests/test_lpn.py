@@ -195,6 +195,7 @@ def test_all_solvers_reach_the_same_critical_point(tau, getkey):
     for solver in (jinv.splitting.DouglasRachford, jinv.splitting.PDHG):
         other = solve(apart, solver(rtol=1e-7, atol=1e-9), data)
         np.testing.assert_allclose(other.value, sol.value, atol=1e-4)
+        assert bool(other.stats["certified"]) == (solver is jinv.splitting.DouglasRachford)
 
 
 def test_certificate_says_when_the_theorem_does_not_hold():
@@ -233,10 +234,38 @@ def test_certificate_says_when_the_theorem_does_not_hold():
     assert bool(found.stats["certified"]) and float(found.stats["step_size"]) == 0.25
 
 
+def test_certificates_of_douglas_rachford_and_half_quadratic_splitting():
+    term, prior, data = _deblurring(jax.random.key(5), 0.5, objective=False)
+    run = lambda problem, solver: jinv.solve(problem, solver, data, max_steps=20, throw=False)
+    reflect, half = jinv.splitting.DouglasRachford, jinv.splitting.HQS
+    apart = jinv.Composite(proximable=term, penalty=prior)
+    assert bool(run(apart, reflect(step_size=0.4, relaxation=1.8)).stats["certified"])
+    # Too long a step for the smooth term, or for the learned one; the terms exchanged.
+    slow = jinv.Composite(
+        proximable=term, penalty=LearnedProximalNetwork(prior.potential, 5.0, objective=False)
+    )
+    assert not bool(run(slow, reflect(step_size=1.1)).stats["certified"])
+    assert not bool(run(apart, reflect(step_size=0.6)).stats["certified"])
+    exchanged = jinv.Composite(proximable=prior, penalty=term)
+    assert not bool(run(exchanged, reflect(step_size=0.4)).stats["certified"])
+    convex = jinv.Composite(proximable=term, penalty=jinv.prox.L1(0.1))
+    assert "certified" not in run(convex, reflect()).stats
+    # Below the prox's own penalty of 2, and before the last penalty is reached.
+    together = jinv.Composite(term, prior)
+    assert bool(run(together, half()).stats["certified"])
+    assert not bool(run(together, half(penalty=1.0, final_penalty=1.0)).stats["certified"])
+    assert not bool(run(together, half(penalty=2.0, growth=1.01)).stats["certified"])
+    behind = jinv.Composite(term, penalty=prior, operator=term.operator)
+    assert not bool(run(behind, half()).stats["certified"])
+    assert "certified" not in run(jinv.Composite(term, jinv.prox.L1(0.1)), half()).stats
+
+
 def test_hqs_at_a_fixed_penalty_is_the_smoothed_problem(getkey):
     term, prior, data = _deblurring(jax.random.key(5), 0.5, objective=False)
-    solver = jinv.splitting.HQS(rtol=1e-8, penalty=2.0, growth=1.0, final_penalty=2.0)
+    # Its own penalty, one over the step size, is the default and is kept.
+    solver = jinv.splitting.HQS(rtol=1e-8)
     sol = jinv.solve(jinv.Composite(term, prior), solver, data, max_steps=5000)
+    assert float(sol.stats["penalty"]) == 2.0 and bool(sol.stats["certified"])
     gradient = lambda x: jax.grad(term)(x) + jinv.prox.moreau_gradient(prior, x, 0.5)
     np.testing.assert_allclose(gradient(sol.value), jnp.zeros((9, 8)), atol=1e-5)
 

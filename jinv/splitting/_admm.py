@@ -105,8 +105,7 @@ class ADMM(AbstractSolver[_State]):
         split = make_split(problem, problem.primal(point), self, self.linear_solver)
         x = problem.primal(point)
         dtype, lipschitz = _tree.real_dtype(x), None
-        steps = [h.natural_step() for h in split.functionals]
-        steps = [jnp.asarray(step, dtype) for step in steps if step is not None]
+        steps = [jnp.asarray(step, dtype) for step in split.natural_steps()]
         if needs_certificate(*split.functionals):
             lipschitz = curvature(problem)
             lipschitz = jnp.asarray(jnp.nan if lipschitz is None else lipschitz, dtype)
@@ -137,7 +136,7 @@ class ADMM(AbstractSolver[_State]):
         x, new, measure = self._advance(problem.primal(point), state)
         residuals = measure(problem.objective(x, args))
         count, penalty = state.num_checks + 1, state.penalty
-        if self.adaptive and all(h.natural_step() is None for h in state.split.functionals):
+        if self.adaptive and not state.split.natural_steps():
             due = ((count & (count - 1)) == 0) & (count < 2**self.max_updates)
             penalty = penalty * jnp.where(due, residual_balance(*residuals.relative()), 1)
         new = _State(state.split, penalty, *new, count, residuals, state.lipschitz)

@@ -34,7 +34,8 @@ def forward_backward(
     r"""Proximal gradient: $t L < 1$ with a known $L$, for any term with an exact prox: a closed
     form (of unbounded modulus), or $t$ at most one over the modulus. Comparisons with `nan`,
     for what is not known, are false."""
-    modulus = jnp.asarray(_modulus(term), step_size.dtype)
+    weak = _modulus(term)
+    modulus = jnp.asarray(0.0 if weak is None else weak, step_size.dtype)
     exact = jnp.isinf(modulus) | (step_size * modulus <= 1 + _slack(step_size))
     return (step_size * lipschitz < 1) & exact
 
@@ -44,11 +45,34 @@ def alternating_directions(
 ) -> Bool[Array, ""]:
     r"""ADMM: $\rho > L$ without over-relaxation, for a single copy of $x$ itself whose term has a
     modulus of at most $\rho$."""
+    plain = (penalty > lipschitz) & (jnp.asarray(relaxation) == 1)
+    return plain & _one_exact_copy(split, penalty)
+
+
+def alternating_minimisation(
+    split: Split, penalty: Real[Array, ""], limit: Real[Array, ""]
+) -> Bool[Array, ""]:
+    r"""Half-quadratic splitting at its last penalty: then it is the proximal gradient method for
+    the Moreau envelope of the quadratic term at $1/\rho$, whose gradient has a Lipschitz constant
+    of $\rho L / (\rho + L) < \rho$ whatever $L$ is."""
+    return (penalty >= limit) & _one_exact_copy(split, penalty)
+
+
+def reflections(
+    term: AbstractFunctional, step_size: Real[Array, ""], lipschitz: Real[Array, ""], relaxation
+) -> Bool[Array, ""]:
+    r"""Douglas-Rachford with a convex smooth first term: $t L < 1$, a relaxation in (0, 2), and
+    an exact prox of the other term, as for `forward_backward`."""
+    relaxation = jnp.asarray(relaxation)
+    between = (relaxation > 0) & (relaxation < 2)
+    return between & forward_backward(term, step_size, lipschitz)
+
+
+def _one_exact_copy(split: Split, penalty: Real[Array, ""]) -> Bool[Array, ""]:
     if split.operators != (None,):
         return jnp.zeros((), bool)
     modulus = jnp.asarray(_modulus(split.functionals[0]), penalty.dtype)
-    exact = modulus <= penalty * (1 + _slack(penalty))
-    return (penalty > lipschitz) & (jnp.asarray(relaxation) == 1) & exact
+    return modulus <= penalty * (1 + _slack(penalty))
 
 
 def _slack(step):

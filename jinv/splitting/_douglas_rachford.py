@@ -1,5 +1,6 @@
 """Douglas-Rachford splitting."""
 
+import functools
 from typing import ClassVar
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from .. import _tree
 from .._composite import PrimalDual
 from .._result import RESULTS
 from .._solver import AbstractSolver
+from ._certificate import curvature, needs_certificate, reflections
 from ._scale import residual_balance
 from ._stopping import Residuals, check_tolerances, require_composite, size, unmeasured
 
@@ -19,6 +21,7 @@ class _State(eqx.Module):
     shadow: PyTree[Array]  # v, whose prox of g is x
     num_checks: Array
     residuals: Residuals
+    lipschitz: Real[Array, ""] | None  # where a certificate needs it
 
 
 class DouglasRachford(AbstractSolver[_State]):
@@ -32,13 +35,18 @@ class DouglasRachford(AbstractSolver[_State]):
 
     - `rtol`, `atol`: stop when $\|x - y\|$ is small against $\|x\|$, and $\|x - y\|/t$ against
         the subgradients.
-    - `step_size`: $t$; by default 1, then adapted. The limit does not depend on it.
+    - `step_size`: $t$; by default 1, then adapted. The limit does not depend on it. With a
+        learned proximal network of step size $\tau$ it is the smaller of $\tau$ and $0.99 / L$ for
+        the Lipschitz constant $L$ of the gradient of the other term, and is kept.
     - `relaxation`: $\alpha \in (0, 2)$.
     - `adaptive`: balance the relative residuals at checks 1, 2, 4, 8, ..., `max_updates` times.
     - `check_every`: steps between two tests.
 
     `stats`: `objective`, `primal_residual` $\|x - y\|$, `dual_residual` $\|x - y\|/t$,
-    `residual` (the larger relative one), `step_size`.
+    `residual` (the larger relative one), `step_size`; with a penalty that is not convex also
+    `certified`: whether $t < 1/L$ with a known $L$ of a convex `proximable`, and the other prox
+    is exact (Themelis and Patrinos, Douglas-Rachford splitting and ADMM for nonconvex
+    optimization: tight convergence results, 2020).
 
     !!! example
         ```python
@@ -82,16 +90,25 @@ class DouglasRachford(AbstractSolver[_State]):
                 "DouglasRachford takes no `smooth` term; pass a least-squares DataTerm as "
                 "`proximable`, or use PDHG"
             )
-        step = jnp.asarray(1.0 if self.step_size is None else self.step_size)
-        step = step.astype(_tree.real_dtype(point.primal))
+        dtype, lipschitz = _tree.real_dtype(point.primal), None
+        if needs_certificate(problem.proximable, problem.penalty):
+            known = curvature(problem)
+            lipschitz = jnp.asarray(jnp.nan if known is None else known, dtype)
+        steps = _natural_steps(problem)
+        if self.step_size is None and steps:
+            most = jnp.asarray(jnp.inf, dtype) if lipschitz is None else 0.99 / lipschitz
+            step = functools.reduce(jnp.fmin, [jnp.asarray(t, dtype) for t in steps], most)
+        else:
+            step = jnp.asarray(1.0 if self.step_size is None else self.step_size, dtype)
         # At a solution v = x - t z, with z the dual variable of h.
         shadow = _tree.add_scaled(point.primal, -step, point.dual)
         zero = jnp.zeros((), jnp.int32)
-        return _State(step, shadow, zero, unmeasured(point.primal))
+        return _State(step, shadow, zero, unmeasured(point.primal), lipschitz)
 
     def step(self, problem, point, args, options, state):
         point, shadow, _ = self._advance(problem, state)
-        return point, _State(state.step_size, shadow, state.num_checks, state.residuals)
+        kept = (state.num_checks, state.residuals, state.lipschitz)
+        return point, _State(state.step_size, shadow, *kept)
 
     def measured_step(self, problem, point, args, options, state):
         point, shadow, other = self._advance(problem, state)
@@ -100,14 +117,14 @@ class DouglasRachford(AbstractSolver[_State]):
         length = jnp.maximum(_tree.norm(point.primal), _tree.norm(other))
         objective = problem.proximable(point.primal) + problem.penalty(other)
         residuals = Residuals(gap, gap / t, length, _tree.norm(point.dual), objective)
-        if self.adaptive and self.step_size is None:
+        if self.adaptive and self.step_size is None and not _natural_steps(problem):
             due = ((count & (count - 1)) == 0) & (count < 2**self.max_updates)
             primal, dual = residuals.relative()
             # t is the inverse of a penalty; v moves with it so that x and z stay.
             new = jnp.where(due, t / residual_balance(primal, dual), t)
             shadow = _tree.add_scaled(shadow, t - new, point.dual)
             t = new
-        return point, _State(t, shadow, count, residuals)
+        return point, _State(t, shadow, count, residuals, state.lipschitz)
 
     def _advance(self, problem, state: _State):
         t, v = state.step_size, state.shadow
@@ -123,4 +140,14 @@ class DouglasRachford(AbstractSolver[_State]):
         return state.residuals.converged(self.rtol, self.atol, sizes), RESULTS.successful
 
     def postprocess(self, problem, point, args, options, state):
-        return point, {**state.residuals.stats(), "step_size": state.step_size}
+        stats = {**state.residuals.stats(), "step_size": state.step_size}
+        if state.lipschitz is not None:
+            known = problem.penalty, state.step_size, state.lipschitz
+            smooth_first = not needs_certificate(problem.proximable)
+            stats["certified"] = reflections(*known, self.relaxation) & smooth_first
+        return point, stats
+
+
+def _natural_steps(problem):
+    steps = (problem.proximable.natural_step(), problem.penalty.natural_step())
+    return [step for step in steps if step is not None]

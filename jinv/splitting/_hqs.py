@@ -1,5 +1,6 @@
 """Half-quadratic splitting."""
 
+import functools
 from typing import ClassVar
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from .. import _tree
 from .._composite import PrimalDual
 from .._result import RESULTS
 from .._solver import AbstractSolver
+from ._certificate import alternating_minimisation, needs_certificate
 from ._quadratic import Split, make_split
 from ._scale import dual_scale
 from ._stopping import Residuals, check_tolerances, size, unmeasured
@@ -41,14 +43,18 @@ class HQS(AbstractSolver[_State]):
 
     - `rtol`, `atol`: stop when, at the final penalty, the copies have stopped moving:
         $\rho\|K^*(u - u_-)\|$ against $\rho \|K^*(Kx - u)\|$.
-    - `penalty`: the first $\rho$; by default from the scale of the problem.
+    - `penalty`: the first $\rho$; by default from the scale of the problem. With a learned
+        proximal network of step size $\tau$ it is $1/\tau$, and is kept.
     - `growth`: the factor per step; 1 keeps $\rho$.
-    - `final_penalty`: the largest $\rho$; by default 100 times the first; the
-        number of steps that the last penalty needs grows with it.
+    - `final_penalty`: the largest $\rho$; by default 100 times the first, where that is not
+        kept; the number of steps that the last penalty needs grows with it.
     - `linear_solver`, `check_every`: see `ADMM`.
 
     `stats`: `objective`, `primal_residual` $\|Kx - u\|$ (not part of the stopping test),
-    `dual_residual`, `residual` (relative, of the dual one), `penalty`.
+    `dual_residual`, `residual` (relative, of the dual one), `penalty`; with terms that are not
+    convex also `certified`: whether the last penalty is reached and the only copy is one of $x$
+    itself with a term of modulus at most $\rho$. From there on it is the proximal gradient method
+    for the smoothed problem, with the theorem named there.
 
     !!! example
         ```python
@@ -86,12 +92,17 @@ class HQS(AbstractSolver[_State]):
         x = problem.primal(point)
         split = make_split(problem, x, self, self.linear_solver)
         dtype = _tree.real_dtype(x)
+        steps = [jnp.asarray(t, dtype) for t in split.natural_steps()]
         if self.penalty is not None:
             penalty = jnp.asarray(self.penalty, dtype)
+        elif steps:
+            penalty = 1 / functools.reduce(jnp.fmin, steps)
         else:
             scaled = problem.penalty is not None
             penalty = dual_scale(problem, x).astype(dtype) if scaled else jnp.ones((), dtype)
-        limit = 100 * penalty if self.final_penalty is None else self.final_penalty
+        limit = self.final_penalty
+        if limit is None:
+            limit = penalty if self.penalty is None and steps else 100 * penalty
         limit = jnp.asarray(limit, dtype)
         return _State(split, penalty, limit, split.apply(x), jnp.asarray(True), unmeasured(x))
 
@@ -147,4 +158,8 @@ class HQS(AbstractSolver[_State]):
     def postprocess(self, problem, point, args, options, state):
         stats = state.residuals.stats()
         _, stats["residual"] = state.residuals.relative()
-        return point, {**stats, "penalty": state.penalty}
+        stats["penalty"] = state.penalty
+        if needs_certificate(*state.split.functionals):
+            known = state.split, state.penalty, state.limit
+            stats["certified"] = alternating_minimisation(*known)
+        return point, stats

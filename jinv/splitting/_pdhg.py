@@ -15,6 +15,7 @@ from .._result import RESULTS
 from .._solver import AbstractSolver
 from ..data_terms import DataTerm
 from ..operators import absolute_sums, operator_norm
+from ._certificate import needs_certificate
 from ._scale import dual_scale
 from ._stopping import Residuals, check_tolerances, require_composite, size, unmeasured
 
@@ -64,7 +65,8 @@ class PDHG(AbstractSolver[_State]):
     - `check_every`: steps between two tests; a test costs about two steps.
 
     `stats`: `objective`, `primal_residual`, `dual_residual`, `residual` (the larger relative
-    one), `primal_step`, `dual_step` (of arrays the largest entry).
+    one), `primal_step`, `dual_step` (of arrays the largest entry); with terms that are not
+    convex also `certified`, which is never true: no theorem covers them.
 
     !!! example
         ```python
@@ -164,7 +166,10 @@ class PDHG(AbstractSolver[_State]):
     def postprocess(self, problem, point, args, options, state):
         tau, sigma = self.steps(state)
         stats = state.residuals.stats()
-        return point, {**stats, "primal_step": _largest(tau), "dual_step": _largest(sigma)}
+        stats = {**stats, "primal_step": _largest(tau), "dual_step": _largest(sigma)}
+        if needs_certificate(problem.proximable, problem.penalty):
+            stats["certified"] = jnp.zeros((), bool)
+        return point, stats
 
 
 def _require(problem, solver) -> Composite:

@@ -35,6 +35,11 @@ class Split(eqx.Module):
         ]
         return parts[0] if len(parts) == 1 else _tree.add(*parts)
 
+    def natural_steps(self):
+        """The step sizes at which those proxes that have one are cheapest."""
+        steps = (h.natural_step() for h in self.functionals)
+        return [step for step in steps if step is not None]
+
     def has_data_term(self) -> bool:
         return len(self.system.operators) > len(self.operators)
 
