@@ -20,6 +20,8 @@ class _Peer:
 _PEERS = {
     "scico": _Peer("scico", "JINV_BENCH_SCICO", ".venv-scico/bin/python"),
     "deepinv": _Peer("deepinv", "JINV_BENCH_DEEPINV", ".venv-deepinv/bin/python"),
+    # Of deepinv's environment, which has it.
+    "torch": _Peer("torch", "JINV_BENCH_DEEPINV", ".venv-deepinv/bin/python"),
     "jaxopt": _Peer("jaxopt", "JINV_BENCH_JAXOPT", ".venv-jaxopt/bin/python"),
 }
 

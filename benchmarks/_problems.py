@@ -39,6 +39,9 @@ def make_problem(
         so only the phantom and the noise are common and each contender makes its own data.
     - `lasso`: `lam`, `data` ("synthetic" or "diabetes"); `size` is the number of features.
     - `obstacles`, `box`, `diffusion`, `anisotropic`: linear systems, see `_linear_problems.py`.
+    - `lpn_prox`, `lpn_step`: learned proximal networks, see `_lpn_problems.py`.
+    - `imaging`, `imaging_large`, `imaging_prior`: reconstruction of photographs, see
+        `_lpn_imaging_problems.py`.
     """
     if name not in _MAKERS:
         raise ValueError(f"name: expected one of {sorted(_MAKERS)}, got {name!r}.")
@@ -256,6 +259,18 @@ def _linear(name: str, size: int, params: dict, dtype: np.dtype, seed: int) -> P
     return linear_problem(name, size, params, dtype, seed)
 
 
+def _lpn(name, size, params, dtype, seed) -> Problem:
+    from ._lpn_problems import make_lpn
+
+    return make_lpn(name, size, params, dtype, seed)
+
+
+def _imaging(name, size, params, dtype, seed) -> Problem:
+    from ._lpn_imaging_problems import make_imaging
+
+    return make_imaging(name, size, params, dtype, seed)
+
+
 _MAKERS: dict[str, Callable[..., Problem]] = {
     "tv_denoise": _tv_image,
     "tv_deblur": _tv_image,
@@ -266,4 +281,9 @@ _MAKERS: dict[str, Callable[..., Problem]] = {
     "box": _linear,
     "diffusion": _linear,
     "anisotropic": _linear,
+    "lpn_prox": _lpn,
+    "lpn_step": _lpn,
+    "imaging": _imaging,
+    "imaging_large": _imaging,
+    "imaging_prior": _imaging,
 }

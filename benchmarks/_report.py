@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from . import _linear_report
+from . import _linear_report, _lpn_report
 from ._harness import problem_label
 
 
@@ -57,6 +57,9 @@ def _section(where: tuple, records: list[Record]) -> str:
     if benchmark == "linear":
         header = list(_linear_report.HEADER)
         rows = [[_cell(value) for value in row] for row in _linear_report.rows(records)]
+    elif benchmark == "lpn" and records[0]["problem"]["name"] in _lpn_report.PROBLEMS:
+        header = list(_lpn_report.HEADER)
+        rows = [[_cell(value) for value in row] for row in _lpn_report.rows(records)]
     else:
         header, rows = _steps_table(records)
     lines = [

@@ -6,11 +6,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import optax
 import pytest
 
 from jinv import nn, train
+from jinv.nn import _convolution
+from jinv.nn._convolution import convolve
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -278,3 +281,34 @@ def test_misuse_is_named(name, getkey):
 
 # Where the annotations say it already, the checker of the tests is first.
 _TYPED = {"activation", "rule", "initial"}
+
+
+@pytest.mark.parametrize("kernel, stride, channels", [(3, 1, 8), (3, 2, 8), (3, 2, 1), (5, 3, 2)])
+def test_convolutions_and_their_transposes_are_those_of_xla(kernel, stride, channels, rng):
+    shape, out = (9, 6), tuple(-(-n // stride) for n in (9, 6))
+    x, w, z = (
+        jnp.asarray(rng.normal(size=size))
+        for size in ((7, *shape, channels), (kernel, kernel, channels, 9), (7, *out, 9))
+    )
+    params = {"stride": stride, "shape": shape, "kernel": kernel}
+    for name, arguments in {"forward": (x, w), "input": (z, w), "kernel": (x, z)}.items():
+        found = _convolution._on_cpu(name, *arguments, **params)
+        expected = _convolution._PLAIN[name](*arguments, **params)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_derivatives_of_a_convolution_and_batches_of_kernels(getkey):
+    x, dx = jax.random.normal(getkey(), (2, 4, 6, 5, 8))
+    w, dw = jax.random.normal(getkey(), (2, 4, 3, 3, 8, 8))
+    on_arrays = lambda x, w: convolve(jnp.asarray(x), jnp.asarray(w), 2)
+    jax.test_util.check_grads(on_arrays, (x[0], w[0]), 2)
+
+    def second(fn):
+        slope = lambda x, w: jax.grad(lambda x, w: jnp.sum(jnp.sin(fn(x, w))), (0, 1))(x, w)
+        return jax.vmap(lambda *a: jax.jvp(slope, a[:2], a[2:]))(x, w, dx, dw)
+
+    plain = lambda x, w: _convolution._plain_forward(
+        x[None], w, stride=2, shape=x.shape[:2], kernel=3
+    )[0]
+    found, expected = second(lambda x, w: convolve(x, w, 2)), second(plain)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)

@@ -14,5 +14,6 @@ from ._nonnegative import (
     keep_nonnegative as keep_nonnegative,
 )
 from ._potential import AbstractConvexPotential as AbstractConvexPotential
+from ._pyramid import Pyramid as Pyramid
 from ._rescaled import Rescaled as Rescaled
 from ._tiled import Tiled as Tiled, Tiling as Tiling

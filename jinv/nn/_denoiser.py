@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._potential import in_dtype
 from ._tiled import Tiling
 
 
@@ -55,6 +56,7 @@ class ConvDenoiser(eqx.Module):
         self.biases = tuple(jnp.zeros(channels) for _ in range(depth))
 
     def __call__(self, y: Float[Array, "H W"]) -> Float[Array, "H W"]:
+        self = in_dtype(self, y.dtype)
         z = y[None, ..., None]
         for kernel, bias in zip(self.kernels[:-1], self.biases, strict=True):
             z = jax.nn.relu(_convolve(z, kernel) + bias[None, None, None])
@@ -145,6 +147,7 @@ class LipschitzDenoiser(eqx.Module):
         self.tiling = None if stride is None else Tiling((shape[0], shape[1]), stride)
 
     def __call__(self, y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        self = in_dtype(self, y.dtype)
         tiling = self.tiling
         if tiling is None:
             return 0.5 * (y + self._one(y))

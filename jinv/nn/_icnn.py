@@ -13,8 +13,9 @@ import scipy.fft
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._activation import activation
+from ._convolution import convolve
 from ._nonnegative import NonNegative, Rule
-from ._potential import AbstractConvexPotential
+from ._potential import AbstractConvexPotential, in_dtype
 
 
 Activation = Literal["softplus", "squareplus"]
@@ -36,15 +37,7 @@ class _Convolution(_AbstractLinear):
     stride: int = eqx.field(static=True)
 
     def __call__(self, x, weight):
-        pad = weight.shape[0] // 2
-        out = jax.lax.conv_general_dilated(
-            x[None],
-            weight,
-            (self.stride, self.stride),
-            ((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return out[0]
+        return convolve(x, weight, self.stride)
 
 
 class _Layer(eqx.Module):
@@ -118,6 +111,7 @@ class ICNN(AbstractConvexPotential):
         if y.shape != self.shape:
             raise ValueError(f"`y` must have the network's shape {self.shape}, got {y.shape}")
         value, z = 0.5 * self.strong_convexity * jnp.sum(y * y), None
+        self = in_dtype(self, y.dtype)
         for layer in self.layers:
             z = activation(self.activation, self.beta, layer(_resized(y, layer, z), z))
             if layer.head is not None:
@@ -128,6 +122,7 @@ class ICNN(AbstractConvexPotential):
 
     def recession(self, direction: Float[Array, "..."]) -> Float[Array, ""]:
         value, z = jnp.zeros((), direction.dtype), None
+        self = in_dtype(self, direction.dtype)
         fast = jnp.asarray(self.strong_convexity > 0) & jnp.any(direction != 0)
         for layer in self.layers:
             z = jax.nn.relu(layer(_resized(direction, layer, z), z, bias=False))
@@ -164,6 +159,7 @@ def dense_icnn(
     beta: float = 10.0,
     strong_convexity: float = 0.0,
     quadratic: bool = False,
+    mean: bool = True,
     activation: Activation = "softplus",
     rule: Rule = "clip",
     key: PRNGKeyArray,
@@ -178,6 +174,8 @@ def dense_icnn(
     - `strong_convexity`: $\alpha$, a lower bound of the slope of the gradient.
     - `quadratic`: quadratic growth, with the cosine transform of `shape` as the first layer,
         before those of `widths`; the network starts close to the identity.
+    - `mean`: whether the quadratic part has the mean of the input in it; without, it is a level
+        of a [`jinv.nn.Pyramid`][].
     - `activation`: `"softplus"`, or `"squareplus"`, which needs no exponential.
     - `rule`: how the non-negative weights are stored, see [`jinv.nn.NonNegative`][].
     - `key`: for the initial weights: uniform in $\pm 1/\sqrt{n}$ for $n$ inputs of a map,
@@ -202,7 +200,9 @@ def dense_icnn(
     layers: list[_Layer] = []
     before = 0
     if quadratic:
-        before, dense, frame = 2 * size, _Dense(), _cosines(shape)
+        dense, frame = _Dense(), _cosines(shape)
+        frame = frame if mean else frame[:, 1:]
+        before = 2 * frame.shape[1]
         bias, head = jnp.full(before, -1 / beta), NonNegative(jnp.full(before, 0.5 / beta), rule)
         lift = jnp.concatenate([frame, -frame], 1)
         layers.append(_Layer(lift, bias, None, head, dense, dense, frame=True))

@@ -8,6 +8,12 @@ from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 
+def in_dtype(network, dtype):
+    """The network with weights of the dtype of its input: single precision stays single."""
+    cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(cast, network)
+
+
 class AbstractConvexPotential(eqx.Module):
     r"""A convex function $\psi$ of an array, twice differentiable whatever its weights are.
 

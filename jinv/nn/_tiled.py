@@ -52,15 +52,22 @@ class Tiling(eqx.Module):
         """$c$, the number of patches that a pixel is in."""
         return math.prod(n // self.stride for n in self.patch)
 
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """How many patches there are below each other and beside each other."""
+        s = self.stride
+        pairs = zip(self.patch, shape[:2], strict=True)
+        down, across = ((n - s + size + -size % s) // s for n, size in pairs)
+        return down, across
+
     def patches(self, image: Float[Array, "H W *channels"]) -> Float[Array, "n h w *channels"]:
         """All patches, row by row."""
         s, (h, w) = self.stride, self.patch
+        down, across = self.grid(image.shape)
         sides = zip(self.patch, image.shape[:2], strict=True)
         border = [(n - s, n - s + -size % s) for n, size in sides]
         image = jnp.pad(image, (*border, *((0, 0),) * (image.ndim - 2)))
         rows, columns = (size // s for size in image.shape[:2])
         blocks = image.reshape(rows, s, columns, s, *image.shape[2:])
-        down, across = rows - h // s + 1, columns - w // s + 1
         # A patch is a few neighbouring blocks.
         parts = [
             jnp.stack([blocks[i : i + down, :, j : j + across] for j in range(w // s)], 3)

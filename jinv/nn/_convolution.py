@@ -1,0 +1,284 @@
+r"""Convolutions of images, of which every derivative is again a fast convolution on CPUs.
+
+A convolution and its two derivatives are the parts of one trilinear form
+
+$$t(x, w, z) = \sum z[o]\, x[s\,o + t]\, w[t],$$
+
+so that three primitives, one for each argument, contain derivatives of every order. XLA has one
+program for all of them, which on CPUs is up to eight times slower for the transposes than for the
+convolution itself. Here these are matrix products, for 3 x 3 kernels with fewer multiplications
+(Winograd). Other devices get XLA's.
+"""
+
+import functools as ft
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+
+def convolve(
+    x: Float[Array, "h w channels"], weight: Float[Array, "k k channels out"], stride: int
+) -> Float[Array, "..."]:
+    """The convolution of `x`, with as many zeros before as after, for odd `k`."""
+    return _forward_p.bind(x[None], weight, stride=stride, shape=x.shape[:2], kernel=len(weight))[0]
+
+
+def _plain_forward(x, w, *, stride, shape, kernel):
+    del shape
+    pad = (kernel // 2,) * 2
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, w, (stride,) * 2, (pad,) * 2, dimension_numbers=layout)
+
+
+def _plain_input(z, w, *, shape, **params):
+    like = jax.ShapeDtypeStruct((len(z), *shape, w.shape[2]), z.dtype)
+    fn = lambda x: _plain_forward(x, w, shape=shape, **params)
+    return jax.linear_transpose(fn, like)(z)[0]
+
+
+def _plain_kernel(x, z, *, kernel, **params):
+    like = jax.ShapeDtypeStruct((kernel, kernel, x.shape[3], z.shape[3]), x.dtype)
+    fn = lambda w: _plain_forward(x, w, kernel=kernel, **params)
+    return jax.linear_transpose(fn, like)(z)[0]
+
+
+# For each stride matrices (A, B, G) with z[o] = sum_p A[p, o] (B x)[p] (G w)[p], for two outputs
+# next to each other: 4 products for 6, and 5 for 6. Stride 1 is the minimal one of Winograd; for
+# stride 2 even pixels meet two weights, of which Karatsuba saves one product, odd ones meet one.
+_FACTORS = {
+    1: (
+        np.array([[1, 0], [1, 1], [1, -1], [0, -1]]),
+        np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+        np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+    ),
+    2: (
+        np.array([[1, 0], [1, 1], [0, 1], [1, 0], [0, 1]]),
+        np.array(
+            [[1, 0, -1, 0, 0], [0, 0, 1, 0, 0], [0, 0, -1, 0, 1], [0, 1, 0, 0, 0]]
+            + [[0, 0, 0, 1, 0]]
+        ),
+        np.array([[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 1, 0], [0, 1, 0]]),
+    ),
+}
+
+
+def _combine(coefficients, arrays):
+    found = None
+    for c, array in zip(coefficients, arrays, strict=True):
+        if c and found is None:
+            found = array if c == 1 else float(c) * array
+        elif c:
+            found = (
+                found + array if c == 1 else found - array if c == -1 else found + float(c) * array
+            )
+    return found
+
+
+def _both_axes(matrix, arrays):
+    """The matrix on both axes of a nested list of arrays."""
+    rows = [[_combine(row, column) for column in zip(*arrays, strict=True)] for row in matrix]
+    return [[_combine(row, arrays) for row in matrix] for arrays in rows]
+
+
+def _grid(x, offsets, step, tiles, before):
+    """`grid[i][j]`: the pixels `step * t + (i, j) - before`, with zeros around the image."""
+    after = [
+        step * (n - 1) + offsets - before - size
+        for n, size in zip(tiles, x.shape[1:3], strict=True)
+    ]
+    x = jax.lax.pad(
+        x, jnp.zeros((), x.dtype), [(0, 0, 0), *((before, a, 0) for a in after), (0, 0, 0)]
+    )
+    cut = lambda x, i, axis: jax.lax.slice_in_dim(
+        x, i, i + step * (tiles[axis - 1] - 1) + 1, step, axis
+    )
+    rows = [cut(x, i, 1) for i in range(offsets)]
+    return [[cut(row, j, 2) for j in range(offsets)] for row in rows]
+
+
+def _interleave(grid, shape):
+    """The inverse of `_grid` without overlap: an image of the given shape."""
+    x = jnp.stack([jnp.stack(row, 3) for row in grid], 2)
+    n, h, a, w, b, c = x.shape
+    return x.reshape(n, h * a, w * b, c)[:, : shape[0], : shape[1]]
+
+
+def _out(shape, stride):
+    return tuple(-(-n // stride) for n in shape)
+
+
+def _tiles(shape, stride):
+    return tuple(-(-n // 2) for n in _out(shape, stride))
+
+
+def _winograd_forward(x, w, *, stride, shape, kernel):
+    a, b, g = _FACTORS[stride]
+    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, _tiles(shape, stride), 1))
+    u = _both_axes(g, w)
+    z = [[p @ q for p, q in zip(*rows, strict=True)] for rows in zip(v, u, strict=True)]
+    return _interleave(_both_axes(a.T, z), _out(shape, stride))
+
+
+def _winograd_kernel(x, z, *, stride, shape, kernel):
+    a, b, g = _FACTORS[stride]
+    tiles = _tiles(shape, stride)
+    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, tiles, 1))
+    y = _both_axes(a, _grid(z, 2, 2, tiles, 0))
+    u = [[_contract(p, q) for p, q in zip(*rows, strict=True)] for rows in zip(v, y, strict=True)]
+    return jnp.stack([jnp.stack(row) for row in _both_axes(g.T, u)])
+
+
+def _contract(x, z):
+    # Of matrices: XLA contracts three axes at once four times slower.
+    return x.reshape(-1, x.shape[3]).T @ z.reshape(-1, z.shape[3])
+
+
+def _flipped(z, w, *, stride, shape, kernel):
+    """The transpose for stride 1, a convolution itself."""
+    w = jnp.swapaxes(w[::-1, ::-1], 2, 3)
+    return _winograd_forward(z, w, stride=1, shape=shape, kernel=kernel)
+
+
+def _folded(z, w, *, stride, shape, kernel):
+    """The transpose as one matrix product, whose results are put where they belong."""
+    n, h, width, _ = z.shape
+    k, channels = kernel, w.shape[2]
+    if channels < 8:
+        y = jnp.einsum("ijco,nhwo->ijcnhw", w, z)
+        y = [[jnp.moveaxis(y[i, j], 0, -1) for j in range(k)] for i in range(k)]
+    else:
+        y = z @ jnp.moveaxis(w, 3, 0).reshape(z.shape[3], -1)
+        part = lambda m: y[..., m * channels : (m + 1) * channels]
+        y = [[part(i * k + j) for j in range(k)] for i in range(k)]
+    rows = [_fold(list(column), stride, shape[0], 1) for column in zip(*y, strict=True)]
+    grid = [_fold(list(row), stride, shape[1], 2) for row in zip(*rows, strict=True)]
+    return _interleave(grid, shape)
+
+
+def _fold(parts, stride, size, axis):
+    """Along one axis: `x[stride * o + t - pad] += parts[t][o]`, as `stride` interleaved arrays."""
+    pad, count, length = len(parts) // 2, parts[0].shape[axis], -(-size // stride)
+    found = []
+    for phase in range(stride):
+        terms = []
+        for t, part in enumerate(parts):
+            if (t - pad - phase) % stride == 0:
+                low = (t - pad - phase) // stride
+                config = [(0, 0, 0)] * 4
+                config[axis] = (low, length - low - count, 0)
+                terms.append(jax.lax.pad(part, jnp.zeros((), part.dtype), config))
+        like = list(parts[0].shape)
+        like[axis] = length
+        found.append(sum(terms[1:], terms[0]) if terms else jnp.zeros(like, parts[0].dtype))
+    return found
+
+
+def _patches(x, stride, shape, kernel):
+    grid = _grid(x, kernel, stride, _out(shape, stride), kernel // 2)
+    return jnp.concatenate([part for row in grid for part in row], 3)
+
+
+def _patched_forward(x, w, *, stride, shape, kernel):
+    return _patches(x, stride, shape, kernel) @ w.reshape(-1, w.shape[3])
+
+
+def _patched_kernel(x, z, *, stride, shape, kernel):
+    found = _contract(z, _patches(x, stride, shape, kernel))
+    return found.T.reshape(kernel, kernel, x.shape[3], z.shape[3])
+
+
+def _fast(name, channels, stride, kernel):
+    """The implementation for CPUs, by measurement."""
+    small = kernel == 3 and stride in _FACTORS and channels >= 8
+    if name == "forward":
+        return _winograd_forward if small else _patched_forward if channels < 8 else _plain_forward
+    if name == "input":
+        return _flipped if small and stride == 1 else _folded
+    return _winograd_kernel if small else _patched_kernel
+
+
+# Numbers of an image times images: what is computed at once should stay in the caches.
+_AT_ONCE = 2**19
+
+
+def _on_cpu(name, first, second, *, stride, shape, kernel):
+    channels = first.shape[3] if name == "kernel" else second.shape[2]
+    width = max(channels, second.shape[3])
+    fn = ft.partial(
+        _fast(name, channels, stride, kernel), stride=stride, shape=shape, kernel=kernel
+    )
+    count = max(1, _AT_ONCE // (shape[0] * shape[1] * width))
+    if len(first) <= count:
+        return fn(first, second)
+    if name != "kernel":
+        return jax.lax.map(lambda image: fn(image[None], second)[0], first, batch_size=count)
+    whole = len(first) // count * count
+    parts = [a[:whole].reshape(-1, count, *a.shape[1:]) for a in (first, second)]
+    like = jax.eval_shape(fn, first, second)
+    add = lambda total, part: (total + fn(*part), None)
+    found = jax.lax.scan(add, jnp.zeros(like.shape, like.dtype), tuple(parts))[0]
+    return found if whole == len(first) else found + fn(first[whole:], second[whole:])
+
+
+_PLAIN = {"forward": _plain_forward, "input": _plain_input, "kernel": _plain_kernel}
+
+
+def _evaluate(first, second, *, name, **params):
+    return jax.lax.platform_dependent(
+        first,
+        second,
+        cpu=ft.partial(_on_cpu, name, **params),
+        default=ft.partial(_PLAIN[name], **params),
+    )
+
+
+def _primitive(name: str) -> Primitive:
+    primitive = Primitive(f"jinv_convolution_{name}")
+    evaluate = ft.partial(_evaluate, name=name)
+    primitive.def_impl(jax.jit(evaluate, static_argnames=("stride", "shape", "kernel")))
+    mlir.register_lowering(primitive, mlir.lower_fun(evaluate, multiple_results=False))
+
+    @primitive.def_abstract_eval
+    def _(first, second, **params):
+        like = jax.eval_shape(ft.partial(_PLAIN[name], **params), *map(_struct, (first, second)))
+        return first.update(shape=like.shape, dtype=like.dtype)
+
+    def batch(args, dims, **params):
+        first, second = args
+        if dims[1] is None and name != "kernel":
+            first = jnp.moveaxis(first, dims[0], 0)
+            found = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **params)
+            return found.reshape(*first.shape[:2], *found.shape[1:]), 0
+        # Kernels that differ from image to image.
+        return jax.vmap(ft.partial(_PLAIN[name], **params), dims)(first, second), 0
+
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+def _struct(aval):
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+_forward_p, _input_p, _kernel_p = map(_primitive, ("forward", "input", "kernel"))
+
+# Each primitive is linear in both arguments, and its transposes are the other two.
+ad.defbilinear(
+    _forward_p,
+    lambda z, x, w, **params: _input_p.bind(z, w, **params),
+    lambda z, x, w, **params: _kernel_p.bind(x, z, **params),
+)
+ad.defbilinear(
+    _input_p,
+    lambda x, z, w, **params: _forward_p.bind(x, w, **params),
+    lambda x, z, w, **params: _kernel_p.bind(x, z, **params),
+)
+ad.defbilinear(
+    _kernel_p,
+    lambda w, x, z, **params: _input_p.bind(z, w, **params),
+    lambda w, x, z, **params: _forward_p.bind(x, w, **params),
+)
