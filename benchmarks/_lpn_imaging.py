@@ -108,7 +108,6 @@ def _split(task, y, mask, knob, params):
     penalty = (knob * task.noise / TRAINED) ** 2
     fit = task.fit(y, mask)
     prior = jinv.pretrained.lpn(noise=TRAINED, step_size=1 / penalty, objective=False)
-    prior = _chunked(prior, params["chunk"]) if "chunk" in params else prior
     solver, start = jinv.splitting.HQS(rtol=1e-3), task.start(y, mask)
     most = params.get("max_steps", 100)
     sol = jinv.solve(jinv.Composite(fit, prior), solver, start, max_steps=most, throw=False)
@@ -154,15 +153,7 @@ def _how(sol, residual):
 def _prior(params, noise):
     if params["prior"] != "lpn":
         return jinv.pretrained.denoiser(params["prior"], noise=noise)
-    prior = jinv.pretrained.lpn(noise=noise, step_size=STEP, objective=False)
-    return _chunked(prior, params["chunk"]) if "chunk" in params else prior
-
-
-def _chunked(prior, chunk):
-    """`chunk` patches at a time, if the network works on patches."""
-    tiled = lambda p: isinstance(p, jinv.nn.Tiled)
-    again = lambda p: jinv.nn.Tiled(p.potential, p.tiling.stride, chunk) if tiled(p) else p
-    return jax.tree.map(again, prior, is_leaf=tiled)
+    return jinv.pretrained.lpn(noise=noise, step_size=STEP, objective=False)
 
 
 def tune(score, first, ratio):

@@ -65,6 +65,6 @@ def _large():
     return [
         _one("fbp", "FBP, Hann"),
         _one("tv", "TV, PDHG", **_WEIGHT, max_steps=500),
-        _one("learned", "LPN, PGD", prior="lpn", chunk=2048, **_NOISE, max_steps=200),
-        _one("split", "LPN, HQS", prior="lpn", chunk=2048, **_NOISE, max_steps=30),
+        _one("learned", "LPN, PGD", prior="lpn", **_NOISE, max_steps=200),
+        _one("split", "LPN, HQS", prior="lpn", **_NOISE, max_steps=30),
     ]

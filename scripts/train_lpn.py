@@ -184,8 +184,8 @@ def make(args):
 
 
 DEFAULTS = {
-    "photographs": {"widths": [64, 32], "steps": 150, "steps_fixed_point": 1400, "rate": 4e-3},
-    "convolutional": {"widths": [28, 28], "steps": 3000, "chunk": 0},
+    "photographs": {"widths": [64, 32], "steps": 2500, "least": 0.0},
+    "convolutional": {"widths": [40, 40, 40], "steps": 2000, "chunk": 0},
     "lipschitz": {"widths": [64, 64], "steps": 1500},
 }
 

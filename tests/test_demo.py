@@ -47,6 +47,7 @@ def test_files(run):
     assert sorted(path.name for path in folder.iterdir()) == [
         "deblurring_yours.png",
         "inpainting_yours.png",
+        "learned.png",
         "pressure.png",
         "table.md",
         "tomography_yours.png",
@@ -87,6 +88,14 @@ def test_tuning_lowers_the_loss_and_its_derivative_is_right(run):
         assert tuning.error < 1e-2
 
 
+def test_learned_prior(run):
+    _, folder, _, _ = run
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| learned |")]
+    assert [row.split(" | ")[1] for row in rows] == ["total variation", "learned prior"]
+    assert [row.split(" | ")[4] for row in rows] == ["-", "yes"]
+
+
 def test_pressure(run):
     _, folder, _, pressure = run
     plain, multigrid = pressure.solves.values()
@@ -103,7 +112,7 @@ def test_pressure(run):
         assert f"{solve.num_steps} / {solve.residual:.1e} / " in row
         assert name in text
     unfinished = plain._replace(converged=False)
-    assert "(not converged)" in table([], pressure._replace(solves={"plain": unfinished}))
+    assert "(not converged)" in table([], None, pressure._replace(solves={"plain": unfinished}))
 
 
 def test_interruption_keeps_what_is_finished(run, tmp_path, monkeypatch, capsys):

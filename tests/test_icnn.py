@@ -27,8 +27,15 @@ MAKE = {
     "convolutional": lambda key: nn.convolutional_icnn((9, 7), 4, hidden=5, key=key),
     "colours": lambda key: nn.convolutional_icnn((8, 6, 3), 4, hidden=5, key=key),
     "tiled": lambda key: nn.Tiled(nn.dense_icnn((4, 4), (12,), quadratic=True, key=key), 2),
+    "pyramid": lambda key: _pyramid(key),
     "rescaled": lambda key: nn.Rescaled(nn.dense_icnn((4, 4), (12, 9), key=key), 3.0),
 }
+
+
+def _pyramid(key, **options):
+    keys = jax.random.split(key, 2)
+    options = {"quadratic": True, "mean": False, "strong_convexity": 0.1, **options}
+    return nn.Pyramid([nn.dense_icnn((4, 4), (12,), **options, key=k) for k in keys], 2)
 
 
 def _potential(name, key, size=1.0):
@@ -40,7 +47,7 @@ def _potential(name, key, size=1.0):
 
 
 def _points(name, potential, key, num):
-    shape = (9, 7) if name == "tiled" else potential.shape
+    shape = (9, 7) if name in ("tiled", "pyramid") else potential.shape
     return jax.random.normal(key, (num, *shape))
 
 
@@ -136,6 +143,41 @@ def test_tiling_of_a_large_image_stays_a_gradient(getkey):
     assert np.linalg.norm(section - section.T) <= 1e-12 * np.linalg.norm(section)
     chunked = nn.Tiled(patch, 16, chunk=7).gradient(y)
     np.testing.assert_allclose(chunked, tiled.gradient(y), rtol=1e-12, atol=1e-13)
+
+
+def test_pyramid_loses_nothing_between_its_levels(getkey):
+    """Patches less their means, and the means at the next level, are all of the image."""
+    y = jax.random.normal(getkey(), (13, 10))
+    pyramid = _pyramid(getkey(), strong_convexity=0.0)
+    squares = lambda patch: 0.5 * jnp.sum((patch - jnp.mean(patch)) ** 2)
+
+    class Squares(nn.AbstractConvexPotential):
+        shape: tuple[int, ...] = (4, 4)
+        strong_convexity: float = 0.0
+
+        def __call__(self, y):
+            return squares(y)
+
+        def recession(self, direction):
+            return jnp.asarray(jnp.inf)
+
+    plain = nn.Pyramid([Squares(), Squares(), Squares()], 2)
+    np.testing.assert_allclose(plain(y), 0.5 * jnp.sum(y**2), rtol=1e-12)
+    np.testing.assert_allclose(plain.gradient(y), y, rtol=1e-11)
+    # Whatever the weights are, the gradient stays in reach of the identity.
+    far = 1e8 * y
+    assert float(jnp.max(jnp.abs(pyramid.gradient(far) - far))) < 100
+    some = nn.Pyramid(pyramid.levels, 2, chunk=5)
+    np.testing.assert_allclose(some.gradient(y), pyramid.gradient(y), rtol=1e-12)
+    assert float(pyramid.recession(y)) == np.inf and float(pyramid.recession(0 * y)) == 0
+
+
+@pytest.mark.parametrize("name", ["quadratic growth", "convolutional", "tiled", "pyramid"])
+def test_single_precision_stays(name, getkey):
+    potential = _potential(name, getkey())
+    y = _points(name, potential, getkey(), 1)[0].astype(jnp.float32)
+    value, gradient = potential.value_and_gradient(y)
+    assert value.dtype == gradient.dtype == jnp.float32
 
 
 def test_the_mean_without_the_border_is_no_gradient(getkey):

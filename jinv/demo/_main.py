@@ -12,8 +12,16 @@ import jax.numpy as jnp
 
 from .. import data
 from ._evaluate import evaluate
+from ._learned import deblur_learned
 from ._pressure import solve_pressure
-from ._report import Finished, table, write_panels, write_pressure, write_tuning
+from ._report import (
+    Finished,
+    table,
+    write_learned,
+    write_panels,
+    write_pressure,
+    write_tuning,
+)
 from ._task import TASKS, Task
 from ._tune import tune
 
@@ -63,15 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(f"wrote {path}")
                 (told.output / "table.md").write_text(table(done), encoding="utf-8")
         write_tuning(done, told.output)
+        learned = deblur_learned(64 if smoke else 128, max_steps=20 if smoke else 300)
+        write_learned(learned, told.output)
+        (told.output / "table.md").write_text(table(done, learned), encoding="utf-8")
         pressure = solve_pressure(64 if smoke else 256)
         write_pressure(pressure, told.output)
-        (told.output / "table.md").write_text(table(done, pressure), encoding="utf-8")
+        (told.output / "table.md").write_text(table(done, learned, pressure), encoding="utf-8")
     except KeyboardInterrupt:
         names = ", ".join(item.task.name for item in done) or "nothing"
         print(f"\njinv.demo: interrupted; finished: {names}", file=sys.stderr)
         return 130
-    names = ", ".join(str(told.output / n) for n in ("tuning.png", "pressure.png", "table.md"))
-    print(f"\n{table(done, pressure)}\nwrote {names}")
+    names = ", ".join(
+        str(told.output / n) for n in ("tuning.png", "learned.png", "pressure.png", "table.md")
+    )
+    print(f"\n{table(done, learned, pressure)}\nwrote {names}")
     return 0
 
 
@@ -123,8 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jinv.demo",
         description="Deblurs, fills in and reconstructs pictures with total variation, whose "
-        "weight is learnt by the derivative of the solution, and solves for the pressure of a "
-        "fluid among obstacles. Writes figures and a table.",
+        "weight is learnt by the derivative of the solution; deblurs with a learned prior; and "
+        "solves for the pressure of a fluid among obstacles. Writes figures and a table.",
     )
     parser.add_argument("--image", type=Path, help="a picture of your own to test on")
     parser.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")

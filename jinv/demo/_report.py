@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from .. import plot
 from ._evaluate import Evaluation
+from ._learned import Learned
 from ._pressure import Pressure
 from ._task import Task
 from ._tune import Tuning
@@ -41,6 +42,13 @@ def write_tuning(done: list[Finished], folder: Path) -> Path:
     return plot.save(figure, folder / "tuning.png")
 
 
+def write_learned(learned: Learned, folder: Path) -> Path:
+    """The photograph, the data, and what each method made of them."""
+    restored = {name: found.picture for name, found in learned.methods.items()}
+    pictures = {"truth": learned.truth, "blurred": learned.data, **restored}
+    return plot.save(plot.images(pictures, reference=learned.truth), folder / "learned.png")
+
+
 def write_pressure(pressure: Pressure, folder: Path) -> Path:
     """A figure of the residuals of the linear solves."""
     curves = {name: solve.residuals for name, solve in pressure.solves.items()}
@@ -48,9 +56,11 @@ def write_pressure(pressure: Pressure, folder: Path) -> Path:
     return plot.save(figure, folder / "pressure.png")
 
 
-def table(done: list[Finished], pressure: Pressure | None = None) -> str:
-    """Markdown tables: the reconstructions, the tuning with its gradient check, and the linear
-    solves."""
+def table(
+    done: list[Finished], learned: Learned | None = None, pressure: Pressure | None = None
+) -> str:
+    """Markdown tables: the reconstructions, the tuning with its gradient check, the learned prior,
+    and the linear solves."""
     lines = [
         "Total variation with a fixed and with a learnt weight; each cell is PSNR in dB / SSIM.",
         "",
@@ -67,6 +77,15 @@ def table(done: list[Finished], pressure: Pressure | None = None) -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [_tuning_row(item) for item in done]
+    if learned is not None:
+        lines += [
+            "",
+            "Deblurring with a learned proximal network; certified: the convergence theorem holds.",
+            "",
+            "| task | method | PSNR in dB / SSIM | steps | certified | solve and compile |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_learned_row(name, found) for name, found in learned.methods.items()]
     if pressure is not None:
         lines += [
             "",
@@ -99,6 +118,14 @@ def _tuning_row(item: Finished) -> str:
         f"{t.difference:.6e}",
         f"{t.error:.1e}",
     ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _learned_row(name, found):
+    certified = {None: "-", True: "yes", False: "no"}[found.certified]
+    quality = f"{found.psnr:.2f} / {found.ssim:.3f}"
+    steps = f"{found.num_steps}" + ("" if found.converged else " (not converged)")
+    cells = ["learned", name, quality, steps, certified, f"{found.seconds:.1f} s"]
     return "| " + " | ".join(cells) + " |"
 
 

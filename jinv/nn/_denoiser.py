@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._convolution import convolve
 from ._potential import in_dtype
 from ._tiled import Tiling
 
@@ -57,15 +58,10 @@ class ConvDenoiser(eqx.Module):
 
     def __call__(self, y: Float[Array, "H W"]) -> Float[Array, "H W"]:
         self = in_dtype(self, y.dtype)
-        z = y[None, ..., None]
+        z = y[..., None]
         for kernel, bias in zip(self.kernels[:-1], self.biases, strict=True):
-            z = jax.nn.relu(_convolve(z, kernel) + bias[None, None, None])
-        return y - _convolve(z, self.kernels[-1])[0, ..., 0]
-
-
-def _convolve(z, kernel):
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(z, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+            z = jax.nn.relu(convolve(z, kernel, 1) + bias[None, None])
+        return y - convolve(z, self.kernels[-1], 1)[..., 0]
 
 
 class _Sandwich(eqx.Module):

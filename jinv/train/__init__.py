@@ -2,8 +2,8 @@
 
 from ._batches import Minibatches as Minibatches
 from ._conjugate_matching import ConjugateMatching as ConjugateMatching
-from ._fixed_point import FixedPointMatching as FixedPointMatching
 from ._fit import Fit as Fit, fit as fit
+from ._fixed_point import FixedPointMatching as FixedPointMatching
 from ._proximal_matching import (
     GammaSchedule as GammaSchedule,
     NoisyBatches as NoisyBatches,

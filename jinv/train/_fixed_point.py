@@ -13,9 +13,9 @@ from ._proximal_matching import map_samples
 
 
 class FixedPointMatching(eqx.Module):
-    r"""The loss $\frac1B \sum_i \tfrac12 \log(\|x_i^* - x_i\|^2/n + \epsilon)$ of what a solver with
-    the model inside reconstructs, for `jinv.train.fit`: up to units the mean peak signal-to-noise
-    ratio.
+    r"""The loss $\frac1B \sum_i \tfrac12 \log(\|x_i^* - x_i\|^2/n + \epsilon)$ of what a solver
+    with the model inside reconstructs, for `jinv.train.fit`: up to units the mean peak
+    signal-to-noise ratio.
 
     A denoiser trained on white noise meets other inputs inside plug-and-play, and is iterated on
     its own errors; this loss sees both. $x_i^*$ is the iterate after the `num_steps` of
