@@ -55,11 +55,11 @@ class _Task:
         model = jinv.operators.Mask(mask) @ self.model if task == "sensing" else self.model
         return jinv.data_terms.least_squares(model / self.scale, y)
 
-    def start(self, y, mask, window="hann"):
+    def start(self, y, mask):
         """Filtered back-projection for tomography, otherwise the adjoint."""
-        if self.params["task"] == "tomography":
+        if isinstance(self.model, jinv.operators.ParallelBeam):
             fbp = jinv.operators.filtered_back_projection
-            return fbp(self.model, y * self.scale, window=window)
+            return fbp(self.model, y * self.scale, window="hann")
         return self.fit(y, mask).normal_rhs()
 
     def arrays(self):
@@ -206,7 +206,7 @@ class _Reconstruct(AbstractContender):
             self._stop = int(np.nanargmax(self.tried[self.knob]))
             kept = {**params, "stops": params["stops"][: self._stop + 1]}
             last = lambda found: jax.tree.map(lambda leaf: leaf[-1], found)
-            self._method = lambda *inputs: last(_stopped(*inputs, kept))
+            self._method = lambda task, y, mask, knob: last(_stopped(task, y, mask, knob, kept))
 
     def _program(self):
         # A new function each time, so that nothing is found compiled.
@@ -215,7 +215,7 @@ class _Reconstruct(AbstractContender):
 
     def compile(self):
         if not self._afresh:
-            self._fn = self._fn.lower(*self._inputs()).compile()
+            self._fn = self._program().lower(*self._inputs()).compile()
 
     def _inputs(self):
         return self._task.arrays(), jnp.asarray(self.knob, self._task.truth.dtype)
@@ -283,10 +283,10 @@ class _Rises(AbstractContender):
             found = jax.lax.map(one, flat)
             return jax.tree.map(lambda leaf: leaf.reshape(images.shape[:2]), found)
 
-        self._fn = jax.jit(values)
+        self._program = self._fn = jax.jit(values)
 
     def compile(self):
-        self._fn = self._fn.lower(self._images).compile()
+        self._fn = self._program.lower(self._images).compile()
 
     def restart(self):
         pass

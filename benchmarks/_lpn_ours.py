@@ -59,10 +59,11 @@ class _Prox(AbstractContender):
                 return jax.vmap(model.gradient)(y)
             return jax.lax.map(model.gradient, y, batch_size=count)
 
-        self._fn, self._args = jax.jit(prox), (model, y)
+        self._program, self._args = jax.jit(prox), (model, y)
+        self._fn = self._program
 
     def compile(self):
-        self._fn = self._fn.lower(*self._args).compile()
+        self._fn = self._program.lower(*self._args).compile()
 
     def restart(self):
         pass
@@ -92,10 +93,11 @@ class _Step(AbstractContender):
             state, metrics = step(eqx.combine(state, rest), batch, key=jax.random.key(0))
             return eqx.filter(state, eqx.is_array), metrics["loss"]
 
-        self._fn, self._batch = jax.jit(advance), (clean, noisy, gamma)
+        self._program, self._batch = jax.jit(advance), (clean, noisy, gamma)
+        self._fn = self._program
 
     def compile(self):
-        self._fn = self._fn.lower(self._first, self._batch).compile()
+        self._fn = self._program.lower(self._first, self._batch).compile()
 
     def restart(self):
         self._state, self._losses = self._first, []

@@ -67,15 +67,10 @@ _FACTORS = {
 
 
 def _combine(coefficients, arrays):
-    found = None
-    for c, array in zip(coefficients, arrays, strict=True):
-        if c and found is None:
-            found = array if c == 1 else float(c) * array
-        elif c:
-            found = (
-                found + array if c == 1 else found - array if c == -1 else found + float(c) * array
-            )
-    return found
+    """The linear combination, without the terms that are zero."""
+    terms = zip(coefficients, arrays, strict=True)
+    first, *rest = [array if c == 1 else float(c) * array for c, array in terms if c]
+    return sum(rest, first)
 
 
 def _both_axes(matrix, arrays):
@@ -151,8 +146,8 @@ def _folded(z, w, *, stride, shape, kernel):
         y = jnp.einsum("ijco,nhwo->ijcnhw", w, z)
         y = [[jnp.moveaxis(y[i, j], 0, -1) for j in range(k)] for i in range(k)]
     else:
-        y = z @ jnp.moveaxis(w, 3, 0).reshape(z.shape[3], -1)
-        part = lambda m: y[..., m * channels : (m + 1) * channels]
+        product = z @ jnp.moveaxis(w, 3, 0).reshape(z.shape[3], -1)
+        part = lambda m: product[..., m * channels : (m + 1) * channels]
         y = [[part(i * k + j) for j in range(k)] for i in range(k)]
     rows = [_fold(list(column), stride, shape[0], 1) for column in zip(*y, strict=True)]
     grid = [_fold(list(row), stride, shape[1], 2) for row in zip(*rows, strict=True)]
