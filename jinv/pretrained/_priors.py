@@ -9,7 +9,6 @@ from jaxtyping import ArrayLike, Real
 from ..nn import (
     AbstractConvexPotential,
     ConvDenoiser,
-    LipschitzDenoiser,
     Pyramid,
     Rescaled,
     Tiled,
@@ -20,7 +19,7 @@ from ._store import load, read_record
 
 
 _PRIORS = ("photographs", "digits", "laplacian", "l1_16")
-_DENOISERS = ("convolutional", "lipschitz")
+_DENOISERS = ("convolutional",)
 
 
 def lpn(
@@ -35,7 +34,7 @@ def lpn(
     deviation $s$, over the step size.
 
     - `"photographs"`: grey photographs of any size with values in [0, 1]. Trained by
-      `scripts/train_lpn.py` on white noise and at the fixed points of reconstructions.
+      `scripts/train_lpn.py` on white noise of all levels up to 0.05 and more contrast.
     - `"digits"`: handwritten digits, 8 x 8, in [0, 1]; `"laplacian"`: one number of the Laplace
       distribution; `"l1_16"`: sixteen of them. Trained by `scripts/train_lpn_priors.py`.
 
@@ -78,10 +77,8 @@ def lpn(
 def denoiser(name: str = "convolutional", *, noise: Real[ArrayLike, ""] | None = None) -> PlugIn:
     """A trained denoiser of photographs that is no proximal map, to compare with `lpn`.
 
-    - `"convolutional"`: without constraints, about as many weights as `lpn()`.
-    - `"lipschitz"`: with Lipschitz constant 1, firmly non-expansive.
-
-    Both by squared error, by `scripts/train_lpn.py`.
+    - `"convolutional"`: without constraints, about as many weights as `lpn()`; by squared error,
+      by `scripts/train_lpn.py`.
 
     **Arguments:** as for `lpn`.
 
@@ -100,7 +97,8 @@ def denoiser(name: str = "convolutional", *, noise: Real[ArrayLike, ""] | None =
     if name not in _DENOISERS:
         raise ValueError(f"`name` must be one of {_DENOISERS}, got {name!r}")
     record = read_record(f"denoiser_{name}")
-    model = load(f"denoiser_{name}", _network(name, record["network"]))
+    like = ConvDenoiser(**record["network"], key=jax.random.key(0))
+    model = load(f"denoiser_{name}", like)
     return PlugIn(_AtNoise(model, _scale(record, noise)))
 
 
@@ -121,14 +119,6 @@ def _potential(network: dict[str, Any], chunk: int | None) -> AbstractConvexPote
         levels = [make() for _ in range(network["levels"])]
         return Pyramid(levels, network["stride"], chunk=chunk)
     return Tiled(make(), network["stride"], chunk) if "stride" in network else make()
-
-
-def _network(name: str, network: dict[str, Any]):
-    key = jax.random.key(0)
-    if name == "lipschitz":
-        shape, widths = tuple(network["shape"]), tuple(network["widths"])
-        return LipschitzDenoiser(shape, widths, stride=network["stride"], key=key)
-    return ConvDenoiser(network["channels"], network["depth"], key=key)
 
 
 def _scale(record: dict[str, Any], noise):
