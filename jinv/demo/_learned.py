@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import RESULTS, Composite, solve
+from .._composite import Composite
+from .._result import RESULTS
+from .._solve import solve
 from ..data import photograph
 from ..data_terms import least_squares
 from ..metrics import psnr, ssim
