@@ -294,6 +294,31 @@ def test_models_that_are_not_shipped():
         jinv.pretrained.dcdm(1, 1e-3, 0.0)
 
 
+@pytest.mark.parametrize("name", ["photographs", "digits", "laplacian", "l1_16"])
+def test_shipped_priors_are_exact_proxes(name):
+    prior = jinv.pretrained.lpn(name, objective=False)
+    shape = (11, 8) if name == "photographs" else prior.potential.shape
+    y = 0.5 + 0.2 * jax.random.normal(jax.random.key(0), shape)
+    size = y.size
+    jacobian = jax.jit(jax.jacobian(prior.potential.gradient))(y).reshape(size, size)
+    np.testing.assert_allclose(jacobian, jacobian.T, atol=1e-12)
+    assert np.linalg.eigvalsh(jacobian)[0] >= prior.potential.strong_convexity - 1e-10
+    # Two programs: what is compiled inside the prox rounds differently from what is not.
+    gradient = prior.potential.gradient(y)
+    np.testing.assert_allclose(prior.prox(y, prior.step_size), gradient, rtol=1e-13, atol=1e-15)
+    # Twice the noise is the same network at half the scale.
+    noise = jinv.pretrained.read_record(f"lpn_{name}")["noise"]
+    scaled = jinv.pretrained.lpn(name, noise=2 * noise, objective=False)
+    twice = scaled.prox(2 * y, scaled.step_size)
+    np.testing.assert_allclose(twice, 2 * gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_shipped_denoiser_takes_any_size():
+    y = jnp.full((9, 7), 0.5)
+    found = jinv.pretrained.denoiser(noise=0.05).prox(y, 1.0)
+    assert found.shape == y.shape and float(jnp.max(jnp.abs(found - y))) < 0.2
+
+
 @pytest.mark.parametrize("make", [jinv.pretrained.lpn, jinv.pretrained.denoiser])
 def test_misuse_of_the_shipped_priors_is_named(make):
     with pytest.raises(ValueError, match="`name` must be one of"):
