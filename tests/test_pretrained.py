@@ -250,7 +250,7 @@ def test_save_refuses(tmp_path, model, record, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("ndim, n", [(2, 40), (3, 12)])
+@pytest.mark.parametrize("ndim, n", [(2, 40), pytest.param(3, 12, marks=pytest.mark.slow)])
 def test_trained_multigrid_takes_fewer_steps(ndim, n):
     shape = (n,) * ndim
     untrained = jinv.linear.Multigrid()
@@ -304,7 +304,7 @@ def test_shipped_priors_are_exact_proxes(name):
     np.testing.assert_allclose(jacobian, jacobian.T, atol=1e-12)
     assert np.linalg.eigvalsh(jacobian)[0] >= prior.potential.strong_convexity - 1e-10
     # Two programs: what is compiled inside the prox rounds differently from what is not.
-    gradient = prior.potential.gradient(y)
+    gradient = jax.jit(prior.potential.gradient)(y)
     np.testing.assert_allclose(prior.prox(y, prior.step_size), gradient, rtol=1e-13, atol=1e-15)
     # Twice the noise is the same network at half the scale.
     noise = jinv.pretrained.read_record(f"lpn_{name}")["noise"]
