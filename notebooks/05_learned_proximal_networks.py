@@ -126,9 +126,9 @@ figure.tight_layout()
 # %% [markdown]
 # ## Read a prior on images
 #
-# $R$ of digits that were not in the training, with more and more noise: less and less likely.
-# (Blurred images are another matter: smooth ones are likely.) `invert` says how well it went: the
-# residual, the number of products with the network, and a bound of the error of $R$ by the
+# $R$ of digits that were not in the training, with more and more noise or blur: less and less
+# likely. (Photographs are another matter: smooth ones are likely.) `invert` says how well it went:
+# the residual, the number of products with the network, and a bound of the error of $R$ by the
 # Fenchel-Young inequality.
 
 # %%
@@ -139,8 +139,14 @@ noise = jax.random.normal(jax.random.key(3), held_out.shape)
 levels = jnp.array([0.0, 0.1, 0.2, 0.3])
 noisy = held_out + levels[:, None, None, None] * noise
 values, results = jax.jit(jax.vmap(jax.vmap(of_digits.prior)))(noisy)
-rises = jnp.all(values[1:] > values[:-1], 0)
-print(f"R rises with noise for {float(jnp.mean(rises)):.0%} of the digits")
+blur = lambda width: jinv.operators.Convolution(
+    jinv.operators.gaussian_kernel(width, 7), held_out.shape[1:], boundary="zero"
+)
+blurred = jnp.stack([held_out, *(jax.vmap(blur(width).mv)(held_out) for width in (0.5, 1.0, 2.0))])
+for kind, worse in {"noise": noisy, "blur": blurred}.items():
+    values, results = jax.jit(jax.vmap(jax.vmap(of_digits.prior)))(worse)
+    rises = jnp.all(values[1:] > values[:-1], 0)
+    print(f"R rises with {kind} for {float(jnp.mean(rises)):.0%} of the digits")
 inverse = of_digits.invert(held_out[0])
 print({name: float(inverse.stats[name]) for name in ("residual", "num_products", "gap")})
 

@@ -333,7 +333,7 @@ PRIORS = {
     "l1_16": (l1_16, {"steps": 16000, "rate": 1e-2, "batch_size": 512, "noise": 0.07}),
     "digits": (
         digits,
-        {"steps": 6000, "rate": 3e-3, "batch_size": 128, "noise": 0.15, "least": 0.08},
+        {"steps": 9000, "rate": 3e-3, "batch_size": 128, "noise": 0.04, "least": 0.3},
     ),
 }
 TABLES = {

@@ -300,17 +300,34 @@ def test_shipped_priors_are_exact_proxes(name):
     shape = (11, 8) if name == "photographs" else prior.potential.shape
     y = 0.5 + 0.2 * jax.random.normal(jax.random.key(0), shape)
     size = y.size
-    jacobian = jax.jit(jax.jacobian(prior.potential.gradient))(y).reshape(size, size)
+    jacobian = jax.jit(jax.jacobian(lambda y: prior.potential.gradient(y)))(y).reshape(size, size)
     np.testing.assert_allclose(jacobian, jacobian.T, atol=1e-12)
     assert np.linalg.eigvalsh(jacobian)[0] >= prior.potential.strong_convexity - 1e-10
     # Two programs: what is compiled inside the prox rounds differently from what is not.
-    gradient = jax.jit(prior.potential.gradient)(y)
+    gradient = jax.jit(lambda y: prior.potential.gradient(y))(y)
     np.testing.assert_allclose(prior.prox(y, prior.step_size), gradient, rtol=1e-13, atol=1e-15)
     # Twice the noise is the same network at half the scale.
     noise = jinv.pretrained.read_record(f"lpn_{name}")["noise"]
     scaled = jinv.pretrained.lpn(name, noise=2 * noise, objective=False)
     twice = scaled.prox(2 * y, scaled.step_size)
     np.testing.assert_allclose(twice, 2 * gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_prior_of_digits_rises_with_noise_and_with_blur():
+    held_out = jinv.data.digits(dtype=jnp.float64)[0][1400:1440]
+    prior = jax.jit(jax.vmap(jinv.pretrained.lpn("digits", step_size=1.0).prior))
+    white = jax.random.normal(jax.random.key(0), held_out.shape)
+
+    def blurred(width):
+        kernel = jinv.operators.gaussian_kernel(width, 9, dtype=jnp.float64)
+        return jax.vmap(jinv.operators.Convolution(kernel, (8, 8), boundary="zero").mv)(held_out)
+
+    noise = [held_out + level * white for level in (0.05, 0.1, 0.2)]
+    for worse in (noise, [blurred(width) for width in (0.5, 1.0, 2.0)]):
+        found = [prior(images) for images in (held_out, *worse)]
+        assert all(np.all(result == jinv.RESULTS.successful) for _, result in found)
+        rises = np.all(np.diff([value for value, _ in found], axis=0) > 0, axis=0)
+        assert np.mean(rises) >= 0.95
 
 
 def test_shipped_denoiser_takes_any_size():
