@@ -330,9 +330,11 @@ def test_prior_of_digits_rises_with_noise_and_with_blur():
         assert np.mean(rises) >= 0.95
 
 
-def test_shipped_denoiser_takes_any_size():
+@pytest.mark.parametrize("name", ["convolutional", "lipschitz"])
+def test_shipped_denoiser_takes_any_size(name):
     y = jnp.full((9, 7), 0.5)
-    found = jinv.pretrained.denoiser(noise=0.05).prox(y, 1.0)
+    denoiser = jax.jit(lambda y: jinv.pretrained.denoiser(name, noise=0.05).prox(y, 1.0))
+    found = denoiser(y)
     assert found.shape == y.shape and float(jnp.max(jnp.abs(found - y))) < 0.2
 
 

@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike, Real
 from ..nn import (
     AbstractConvexPotential,
     ConvDenoiser,
+    LipschitzDenoiser,
     Pyramid,
     Rescaled,
     Tiled,
@@ -19,7 +20,7 @@ from ._store import load, read_record
 
 
 _PRIORS = ("photographs", "digits", "laplacian", "l1_16")
-_DENOISERS = ("convolutional",)
+_DENOISERS = ("convolutional", "lipschitz")
 
 
 def lpn(
@@ -79,6 +80,7 @@ def denoiser(name: str = "convolutional", *, noise: Real[ArrayLike, ""] | None =
 
     - `"convolutional"`: without constraints, about as many weights as `lpn()`; by squared error,
       by `scripts/train_lpn.py`.
+    - `"lipschitz"`: with Lipschitz constant 1, [`jinv.nn.LipschitzDenoiser`][], by the same script.
 
     **Arguments:** as for `lpn`.
 
@@ -97,8 +99,9 @@ def denoiser(name: str = "convolutional", *, noise: Real[ArrayLike, ""] | None =
     if name not in _DENOISERS:
         raise ValueError(f"`name` must be one of {_DENOISERS}, got {name!r}")
     record = read_record(f"denoiser_{name}")
-    like = ConvDenoiser(**record["network"], key=jax.random.key(0))
-    model = load(f"denoiser_{name}", like)
+    kind = ConvDenoiser if name == "convolutional" else LipschitzDenoiser
+    network = {k: tuple(v) if isinstance(v, list) else v for k, v in record["network"].items()}
+    model = load(f"denoiser_{name}", kind(**network, key=jax.random.key(0)))
     return PlugIn(_AtNoise(model, _scale(record, noise)))
 
 
