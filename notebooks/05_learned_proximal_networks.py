@@ -159,7 +159,7 @@ print({name: float(inverse.stats[name]) for name in ("residual", "num_products",
 # %%
 with jax.enable_x64(True):
     few = jinv.data.digits(dtype=jnp.float64)[0][1500]
-    fine = jinv.splitting.ProximalGradient(rtol=1e-10, atol=1e-12)
+    fine = jinv.splitting.ProximalGradient(rtol=1e-12, atol=1e-14)
 
     @jax.jit
     def outcome(level, width):
