@@ -100,7 +100,8 @@ def denoiser(name: str = "convolutional", *, noise: Real[ArrayLike, ""] | None =
         raise ValueError(f"`name` must be one of {_DENOISERS}, got {name!r}")
     record = read_record(f"denoiser_{name}")
     kind = ConvDenoiser if name == "convolutional" else LipschitzDenoiser
-    network = {k: tuple(v) if isinstance(v, list) else v for k, v in record["network"].items()}
+    lists = record["network"].items()
+    network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in lists}
     model = load(f"denoiser_{name}", kind(**network, key=jax.random.key(0)))
     return PlugIn(_AtNoise(model, _scale(record, noise)))
 
