@@ -177,7 +177,7 @@ def make(args):
         model = jinv.nn.LipschitzDenoiser(shape, tuple(args.widths), stride=1, key=key)
         return model, {**network, "stride": 1}
     options = {"beta": 100.0, "quadratic": True, "mean": False, "activation": "squareplus"}
-    options["strong_convexity"] = args.strong_convexity
+    options["strong_convexity"], options["bounded"] = args.strong_convexity, args.bounded
     keys = jax.random.split(key, args.levels)
     levels = [jinv.nn.dense_icnn(**network, **options, key=k) for k in keys]
     stored = {**network, **options, "levels": args.levels, "stride": args.stride}
@@ -199,6 +199,7 @@ def main():
     parser.add_argument("--stride", type=int, default=2)
     parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--strong-convexity", type=float, default=0.01)
+    parser.add_argument("--bounded", action="store_true", help="R bounded below by construction")
     parser.add_argument("--crop", type=int, default=48)
     parser.add_argument("--steps", type=int, help="of denoising")
     parser.add_argument("--batch-size", type=int, default=16)

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 MAKE = {
     "linear growth": lambda key: nn.dense_icnn((4, 4), (12, 9), strong_convexity=0.1, key=key),
     "quadratic growth": lambda key: nn.dense_icnn((4, 4), (12, 9), quadratic=True, key=key),
+    "bounded": lambda key: nn.dense_icnn((4, 4), (12, 9), quadratic=True, bounded=True, key=key),
     "squareplus": lambda key: nn.dense_icnn((4, 4), (12, 9), activation="squareplus", key=key),
     "softplus weights": lambda key: nn.dense_icnn((4, 4), (12, 9), rule="softplus", key=key),
     "square weights": lambda key: nn.dense_icnn((4, 4), (12, 9), rule="square", key=key),
@@ -104,6 +105,20 @@ def test_quadratic_growth_starts_near_the_identity_and_stays_in_reach_of_it(getk
     moved = eqx.tree_at(lambda m: m.layers[0].lift, moved, fresh.layers[0].lift)
     gaps = [jnp.linalg.norm(moved.gradient(t * y) - t * y) for t in (1e3, 1e6)]
     np.testing.assert_allclose(*gaps, rtol=1e-2)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_prior_is_bounded_below_by_construction(bounded, getkey):
+    options = {"quadratic": True, "bounded": bounded, "strong_convexity": 0.1}
+    first = nn.dense_icnn((4, 4), (12, 9), **options, key=getkey())
+    frame = lambda potential: potential.layers[0].lift
+    moved = jax.tree.map(lambda x: x + jax.random.normal(getkey(), x.shape), first)
+    potential = eqx.tree_at(frame, moved, frame(first))
+    # The envelope of R, which has its infimum.
+    envelope = jax.jit(jax.vmap(lambda y: 0.5 * jnp.sum(y * y) - potential(y)))
+    directions = jax.random.normal(getkey(), (5000, 4, 4))
+    slopes = (envelope(1e4 * directions) - envelope(1e3 * directions)) / 9e3
+    assert (float(jnp.min(slopes)) > 0) == bounded
 
 
 def test_recession_is_the_slope_at_infinity(getkey):

@@ -52,6 +52,8 @@ class _Layer(eqx.Module):
     of_layer: _AbstractLinear
     # The frame: its weights are fixed, and half the squares of the activations go to the output.
     frame: bool = eqx.field(static=True, default=False)
+    # How far the thresholds of a frame are above the least that bounds R from below.
+    margin: NonNegative | None = None
 
     def __call__(self, y, z, bias: bool = True):
         out = self.of_input(y, jax.lax.stop_gradient(self.lift) if self.frame else self.lift)
@@ -106,13 +108,14 @@ class ICNN(AbstractConvexPotential):
     shape: tuple[int, ...] = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
     beta: float = eqx.field(static=True)
+    bounded: bool = eqx.field(static=True, default=False)
 
     def __call__(self, y: Float[Array, "..."]) -> Float[Array, ""]:
         if y.shape != self.shape:
             raise ValueError(f"`y` must have the network's shape {self.shape}, got {y.shape}")
         value, z = 0.5 * self.strong_convexity * jnp.sum(y * y), None
         self = in_dtype(self, y.dtype)
-        for layer in self.layers:
+        for layer in self._evaluated():
             z = activation(self.activation, self.beta, layer(_resized(y, layer, z), z))
             if layer.head is not None:
                 value = value + jnp.sum(z * layer.head.value)
@@ -124,7 +127,7 @@ class ICNN(AbstractConvexPotential):
         value, z = jnp.zeros((), direction.dtype), None
         self = in_dtype(self, direction.dtype)
         fast = jnp.asarray(self.strong_convexity > 0) & jnp.any(direction != 0)
-        for layer in self.layers:
+        for layer in self._evaluated():
             z = jax.nn.relu(layer(_resized(direction, layer, z), z, bias=False))
             if layer.head is not None:
                 value = value + jnp.sum(z * layer.head.value)
@@ -133,6 +136,31 @@ class ICNN(AbstractConvexPotential):
         if self.slope is not None:
             value = value + jnp.sum(self.slope * direction)
         return jnp.where(fast, jnp.inf, value)
+
+    def _evaluated(self):
+        r"""The layers, of a `bounded` network those with the thresholds of its frame.
+
+        In the coefficients $u = \max(\pm F d, 0) \ge 0$ of a direction $d$ no unit of a layer grows
+        faster than $U^T u$ with $U = \max(\pm F H, 0) + U_- W$, of the layer before $U_-$. With
+        thresholds of at least $(c_0 + \sum_k U_k c_k) / (1 - \alpha)$ the quadratic part loses as
+        much as they gain, and $\tfrac12 \|y\|^2 - \psi(y)$ is bounded below: it is the envelope
+        of $R$.
+        """
+        if not self.bounded:
+            return self.layers
+        frame, *others = self.layers
+        basis = jax.lax.stop_gradient(frame.lift)
+        gain, found = frame.head.value, []
+        reach = jnp.eye(basis.shape[1], dtype=basis.dtype)
+        for layer in others:
+            inner = basis.T @ layer.lift
+            reach = jax.nn.relu(inner) + reach @ layer.mix.value
+            gain = gain + reach @ layer.head.value
+            # What the frame does not see (the mean) the others must not see either.
+            found.append(eqx.tree_at(lambda layer: layer.lift, layer, 0.5 * basis @ inner))
+        bias = -(frame.margin.value + gain / (1 - self.strong_convexity))
+        is_none = lambda leaf: leaf is None
+        return eqx.tree_at(lambda layer: layer.bias, frame, bias, is_leaf=is_none), *found
 
     @property
     def num_weights(self) -> int:
@@ -160,6 +188,7 @@ def dense_icnn(
     strong_convexity: float = 0.0,
     quadratic: bool = False,
     mean: bool = True,
+    bounded: bool = False,
     activation: Activation = "softplus",
     rule: Rule = "clip",
     key: PRNGKeyArray,
@@ -176,6 +205,9 @@ def dense_icnn(
         before those of `widths`; the network starts close to the identity.
     - `mean`: whether the quadratic part has the mean of the input in it; without, it is a level
         of a [`jinv.nn.Pyramid`][].
+    - `bounded`: for `quadratic`, a prior $R$ that is bounded below, whatever the weights are, so
+        that no solver can run away along it: the thresholds of the cosine transform are at least
+        what the other layers can gain.
     - `activation`: `"softplus"`, or `"squareplus"`, which needs no exponential.
     - `rule`: how the non-negative weights are stored, see [`jinv.nn.NonNegative`][].
     - `key`: for the initial weights: uniform in $\pm 1/\sqrt{n}$ for $n$ inputs of a map,
@@ -183,7 +215,7 @@ def dense_icnn(
         rules).
 
     **Raises:** `ValueError` for sizes below 1, a `beta` that is not positive, a
-    `strong_convexity` outside [0, 1), or an unknown `activation`.
+    `strong_convexity` outside [0, 1), an unknown `activation`, or `bounded` without `quadratic`.
 
     !!! example
         ```python
@@ -196,6 +228,8 @@ def dense_icnn(
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     widths = tuple(widths)
     _check({"shape": shape, "widths": widths}, beta, strong_convexity, activation)
+    if bounded and not quadratic:
+        raise ValueError("`bounded` must be False without `quadratic`")
     size, keys = math.prod(shape), iter(jax.random.split(key, 4 * len(widths) + 1))
     layers: list[_Layer] = []
     before = 0
@@ -204,8 +238,10 @@ def dense_icnn(
         frame = frame if mean else frame[:, 1:]
         before = 2 * frame.shape[1]
         bias, head = jnp.full(before, -1 / beta), NonNegative(jnp.full(before, 0.5 / beta), rule)
-        lift = jnp.concatenate([frame, -frame], 1)
-        layers.append(_Layer(lift, bias, None, head, dense, dense, frame=True))
+        lift, margin = jnp.concatenate([frame, -frame], 1), None
+        if bounded:
+            bias, margin = None, NonNegative(jnp.full(before, 0.1 / beta), rule)
+        layers.append(_Layer(lift, bias, None, head, dense, dense, frame=True, margin=margin))
     for depth, width in enumerate(widths):
         lift = _uniform(next(keys), (size, width), size**-0.5)
         bias = _uniform(next(keys), (width,), size**-0.5)
@@ -231,6 +267,7 @@ def dense_icnn(
         shape=shape,
         activation=activation,
         beta=float(beta),
+        bounded=bounded,
     )
 
 
