@@ -23,7 +23,7 @@ def imaging_cases(smoke: bool) -> list[Case]:
     """Reconstruction by every method tuned for itself, and what the prior says of images."""
     found = []
     for task in _TASKS[1:2] if smoke else _TASKS:
-        few = {"crops": 1, "tuning": 1, "photographs": 2} if smoke else {"crops": 20, "tuning": 4}
+        few = {"crops": 1, "tuning": 1, "photographs": 2} if smoke else {"crops": 20, "tuning": 1}
         found.append(_case("imaging", 16 if smoke else 64, {**task, **few}, _methods(task, smoke)))
     if smoke:
         return found

@@ -340,18 +340,35 @@ def test_misuse_is_named(name, getkey):
 _TYPED = {"activation", "rule", "initial"}
 
 
-@pytest.mark.parametrize("kernel, stride, channels", [(3, 1, 8), (3, 2, 8), (3, 2, 1), (5, 3, 2)])
-def test_convolutions_and_their_transposes_are_those_of_xla(kernel, stride, channels, rng):
-    shape, out = (9, 6), tuple(-(-n // stride) for n in (9, 6))
+CONVOLUTIONS = [
+    # Kernel, stride, channels, zeros before, places out of 9 x 6 pixels.
+    (3, 1, 8, 1, (9, 6)),
+    (3, 1, 8, 0, (7, 4)),
+    (3, 2, 8, 1, (5, 3)),
+    (3, 2, 8, 0, (4, 2)),
+    (3, 2, 1, 1, (5, 3)),
+    (4, 2, 8, 1, (5, 3)),
+    (4, 2, 2, 1, (5, 3)),
+    (5, 3, 2, 2, (3, 2)),
+]
+
+
+@pytest.mark.parametrize("kernel, stride, channels, before, out", CONVOLUTIONS)
+def test_convolutions_and_their_transposes_are_those_of_xla(
+    kernel, stride, channels, before, out, rng
+):
+    shape = (9, 6)
     x, w, z = (
         jnp.asarray(rng.normal(size=size))
         for size in ((7, *shape, channels), (kernel, kernel, channels, 9), (7, *out, 9))
     )
-    params = {"stride": stride, "shape": shape, "kernel": kernel}
+    params = {"stride": stride, "shape": shape, "kernel": kernel, "before": before, "out": out}
     for name, arguments in {"forward": (x, w), "input": (z, w), "kernel": (x, z)}.items():
         found = _convolution._on_cpu(name, *arguments, **params)
         expected = _convolution._PLAIN[name](*arguments, **params)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    one = _convolution.convolve_transposed(z[0], w, stride, shape, before=before)
+    np.testing.assert_allclose(one, _convolution._plain_input(z[:1], w, **params)[0], atol=1e-12)
 
 
 def test_derivatives_of_a_convolution_and_batches_of_kernels(getkey):
@@ -365,7 +382,7 @@ def test_derivatives_of_a_convolution_and_batches_of_kernels(getkey):
         return jax.vmap(lambda *a: jax.jvp(slope, a[:2], a[2:]))(x, w, dx, dw)
 
     plain = lambda x, w: _convolution._plain_forward(
-        x[None], w, stride=2, shape=x.shape[:2], kernel=3
+        x[None], w, stride=2, shape=x.shape[:2], kernel=3, before=1, out=(3, 3)
     )[0]
     found, expected = second(lambda x, w: convolve(x, w, 2)), second(plain)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)

@@ -11,6 +11,7 @@ convolution itself. Here these are matrix products, for 3 x 3 kernels with fewer
 """
 
 import functools as ft
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +22,52 @@ from jaxtyping import Array, Float
 
 
 def convolve(
-    x: Float[Array, "h w channels"], weight: Float[Array, "k k channels out"], stride: int
+    x: Float[Array, "h w channels"],
+    weight: Float[Array, "k k channels out"],
+    stride: int,
+    *,
+    before: int | None = None,
+    out: tuple[int, int] | None = None,
 ) -> Float[Array, "..."]:
-    """The convolution of `x`, with as many zeros before as after, for odd `k`."""
-    return _forward_p.bind(x[None], weight, stride=stride, shape=x.shape[:2], kernel=len(weight))[0]
+    """The convolution of `x`, which zeros continue: from `before` pixels outside on, `out` times.
+
+    By default `(k - 1) // 2` before, and as many places as there are strides in the image.
+    """
+    before = (len(weight) - 1) // 2 if before is None else before
+    out = tuple(-(-n // stride) for n in x.shape[:2]) if out is None else out
+    return _forward_p.bind(
+        x[None],
+        weight,
+        stride=stride,
+        shape=x.shape[:2],
+        kernel=len(weight),
+        before=before,
+        out=out,
+    )[0]
 
 
-def _plain_forward(x, w, *, stride, shape, kernel):
-    del shape
-    pad = (kernel // 2,) * 2
+def convolve_transposed(
+    z: Float[Array, "h w channels"],
+    weight: Float[Array, "k k out channels"],
+    stride: int,
+    shape: tuple[int, int],
+    *,
+    before: int | None = None,
+) -> Float[Array, "..."]:
+    """The transpose of `convolve` from images of `shape`."""
+    before = (len(weight) - 1) // 2 if before is None else before
+    kernel, out = len(weight), z.shape[:2]
+    return _input_p.bind(
+        z[None], weight, stride=stride, shape=shape, kernel=kernel, before=before, out=out
+    )[0]
+
+
+def _plain_forward(x, w, *, stride, shape, kernel, before, out):
+    pads = [
+        (before, stride * (m - 1) + kernel - before - n) for m, n in zip(out, shape, strict=True)
+    ]
     layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, w, (stride,) * 2, (pad,) * 2, dimension_numbers=layout)
+    return jax.lax.conv_general_dilated(x, w, (stride,) * 2, pads, dimension_numbers=layout)
 
 
 def _plain_input(z, w, *, shape, **params):
@@ -102,27 +138,22 @@ def _interleave(grid, shape):
     return x.reshape(n, h * a, w * b, c)[:, : shape[0], : shape[1]]
 
 
-def _out(shape, stride):
-    return tuple(-(-n // stride) for n in shape)
+def _tiles(out):
+    return tuple(-(-n // 2) for n in out)
 
 
-def _tiles(shape, stride):
-    return tuple(-(-n // 2) for n in _out(shape, stride))
-
-
-def _winograd_forward(x, w, *, stride, shape, kernel):
+def _winograd_forward(x, w, *, stride, shape, kernel, before, out):
     a, b, g = _FACTORS[stride]
-    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, _tiles(shape, stride), 1))
+    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, _tiles(out), before))
     u = _both_axes(g, w)
     z = [[p @ q for p, q in zip(*rows, strict=True)] for rows in zip(v, u, strict=True)]
-    return _interleave(_both_axes(a.T, z), _out(shape, stride))
+    return _interleave(_both_axes(a.T, z), out)
 
 
-def _winograd_kernel(x, z, *, stride, shape, kernel):
+def _winograd_kernel(x, z, *, stride, shape, kernel, before, out):
     a, b, g = _FACTORS[stride]
-    tiles = _tiles(shape, stride)
-    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, tiles, 1))
-    y = _both_axes(a, _grid(z, 2, 2, tiles, 0))
+    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, _tiles(out), before))
+    y = _both_axes(a, _grid(z, 2, 2, _tiles(out), 0))
     u = [[_contract(p, q) for p, q in zip(*rows, strict=True)] for rows in zip(v, y, strict=True)]
     return jnp.stack([jnp.stack(row) for row in _both_axes(g.T, u)])
 
@@ -132,13 +163,14 @@ def _contract(x, z):
     return x.reshape(-1, x.shape[3]).T @ z.reshape(-1, z.shape[3])
 
 
-def _flipped(z, w, *, stride, shape, kernel):
+def _flipped(z, w, *, stride, shape, kernel, before, out):
     """The transpose for stride 1, a convolution itself."""
     w = jnp.swapaxes(w[::-1, ::-1], 2, 3)
-    return _winograd_forward(z, w, stride=1, shape=shape, kernel=kernel)
+    before = kernel - 1 - before
+    return _winograd_forward(z, w, stride=1, shape=out, kernel=kernel, before=before, out=shape)
 
 
-def _folded(z, w, *, stride, shape, kernel):
+def _folded(z, w, *, stride, shape, kernel, before, out):
     """The transpose as one matrix product, whose results are put where they belong."""
     n, h, width, _ = z.shape
     k, channels = kernel, w.shape[2]
@@ -149,20 +181,21 @@ def _folded(z, w, *, stride, shape, kernel):
         product = z @ jnp.moveaxis(w, 3, 0).reshape(z.shape[3], -1)
         part = lambda m: product[..., m * channels : (m + 1) * channels]
         y = [[part(i * k + j) for j in range(k)] for i in range(k)]
-    rows = [_fold(list(column), stride, shape[0], 1) for column in zip(*y, strict=True)]
-    grid = [_fold(list(row), stride, shape[1], 2) for row in zip(*rows, strict=True)]
+    fold = lambda parts, size, axis: _fold(list(parts), stride, size, axis, before)
+    rows = [fold(column, shape[0], 1) for column in zip(*y, strict=True)]
+    grid = [fold(row, shape[1], 2) for row in zip(*rows, strict=True)]
     return _interleave(grid, shape)
 
 
-def _fold(parts, stride, size, axis):
-    """Along one axis: `x[stride * o + t - pad] += parts[t][o]`, as `stride` interleaved arrays."""
-    pad, count, length = len(parts) // 2, parts[0].shape[axis], -(-size // stride)
+def _fold(parts, stride, size, axis, before):
+    """Along one axis: `x[stride * o + t - before] += parts[t][o]`, as interleaved arrays."""
+    count, length = parts[0].shape[axis], -(-size // stride)
     found = []
     for phase in range(stride):
         terms = []
         for t, part in enumerate(parts):
-            if (t - pad - phase) % stride == 0:
-                low = (t - pad - phase) // stride
+            if (t - before - phase) % stride == 0:
+                low = (t - before - phase) // stride
                 config = [(0, 0, 0)] * 4
                 config[axis] = (low, length - low - count, 0)
                 terms.append(jax.lax.pad(part, jnp.zeros((), part.dtype), config))
@@ -172,17 +205,17 @@ def _fold(parts, stride, size, axis):
     return found
 
 
-def _patches(x, stride, shape, kernel):
-    grid = _grid(x, kernel, stride, _out(shape, stride), kernel // 2)
+def _patches(x, stride, kernel, before, out):
+    grid = _grid(x, kernel, stride, out, before)
     return jnp.concatenate([part for row in grid for part in row], 3)
 
 
-def _patched_forward(x, w, *, stride, shape, kernel):
-    return _patches(x, stride, shape, kernel) @ w.reshape(-1, w.shape[3])
+def _patched_forward(x, w, *, stride, shape, kernel, before, out):
+    return _patches(x, stride, kernel, before, out) @ w.reshape(-1, w.shape[3])
 
 
-def _patched_kernel(x, z, *, stride, shape, kernel):
-    found = _contract(z, _patches(x, stride, shape, kernel))
+def _patched_kernel(x, z, *, stride, shape, kernel, before, out):
+    found = _contract(z, _patches(x, stride, kernel, before, out))
     return found.T.reshape(kernel, kernel, x.shape[3], z.shape[3])
 
 
@@ -200,13 +233,11 @@ def _fast(name, channels, stride, kernel):
 _AT_ONCE = 2**19
 
 
-def _on_cpu(name, first, second, *, stride, shape, kernel):
+def _on_cpu(name, first, second, **params):
     channels = first.shape[3] if name == "kernel" else second.shape[2]
     width = max(channels, second.shape[3])
-    fn = ft.partial(
-        _fast(name, channels, stride, kernel), stride=stride, shape=shape, kernel=kernel
-    )
-    count = max(1, _AT_ONCE // (shape[0] * shape[1] * width))
+    fn = ft.partial(_fast(name, channels, params["stride"], params["kernel"]), **params)
+    count = max(1, _AT_ONCE // (math.prod(params["shape"]) * width))
     if len(first) <= count:
         return fn(first, second)
     if name != "kernel":
@@ -234,7 +265,9 @@ def _evaluate(first, second, *, name, **params):
 def _primitive(name: str) -> Primitive:
     primitive = Primitive(f"jinv_convolution_{name}")
     evaluate = ft.partial(_evaluate, name=name)
-    primitive.def_impl(jax.jit(evaluate, static_argnames=("stride", "shape", "kernel")))
+    primitive.def_impl(
+        jax.jit(evaluate, static_argnames=("stride", "shape", "kernel", "before", "out"))
+    )
     mlir.register_lowering(primitive, mlir.lower_fun(evaluate, multiple_results=False))
 
     @primitive.def_abstract_eval
