@@ -7,6 +7,7 @@ from . import (
     metrics as metrics,
     nn as nn,
     operators as operators,
+    pde as pde,
     plot as plot,
     pretrained as pretrained,
     prox as prox,

@@ -24,7 +24,7 @@ TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 # A module may import what stands before it.
 ORDER = "_tree _functional _result _loop _linear _progress _problem _solver _run"
 ORDER = f"{ORDER} _adjoint _solve operators nn _composite prox data_terms splitting linear"
-ORDER = f"{ORDER} _leaves train pretrained".split()
+ORDER = f"{ORDER} _leaves train pde pretrained".split()
 # Nothing above imports these; which of each other they import is said here.
 LEAVES = {"data": [], "metrics": [], "plot": ["metrics"], "demo": ["data", "metrics", "plot"]}
 

@@ -4,6 +4,13 @@ from ._batches import Minibatches as Minibatches
 from ._conjugate_matching import ConjugateMatching as ConjugateMatching
 from ._fit import Fit as Fit, fit as fit
 from ._fixed_point import FixedPointMatching as FixedPointMatching
+from ._operators import (
+    Normalised as Normalised,
+    OperatorMatching as OperatorMatching,
+    relative_h1 as relative_h1,
+    relative_l2 as relative_l2,
+    spectral_h1 as spectral_h1,
+)
 from ._proximal_matching import (
     GammaSchedule as GammaSchedule,
     NoisyBatches as NoisyBatches,

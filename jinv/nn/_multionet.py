@@ -1,0 +1,260 @@
+"""Operators as sums of products of two networks: DeepONet and MultiONet."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._potential import in_dtype
+
+
+Smooth = Literal["tanh_sin", "silu_sin", "silu_id", "silu", "gelu", "tanh", "relu"]
+
+_wave = lambda x: jnp.sin(math.pi * (x + 1))
+_SMOOTH: dict[str, Callable[[Array], Array]] = {
+    "tanh_sin": lambda x: x + jnp.tanh(_wave(x)),
+    "silu_sin": lambda x: x + jax.nn.silu(_wave(x)),
+    "silu_id": lambda x: x + jax.nn.silu(x),
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+}
+
+
+class MLP(eqx.Module):
+    r"""Fully connected layers of any widths, on the last axis of the input.
+
+    **Arguments:**
+
+    - `widths`: of the input and of every layer.
+    - `activation`: `"tanh_sin"` ($x + \tanh \sin(\pi (x + 1))$), `"silu_sin"` (the same with SiLU),
+        `"silu_id"` ($x$ + SiLU), or one of JAX's: `"silu"`, `"gelu"`, `"tanh"`, `"relu"`.
+    - `last`: whether the last layer has the activation too.
+    - `key`: for the initial weights, uniform in $\pm 1/\sqrt n$ for $n$ inputs of a layer.
+
+    **Raises:** `ValueError` for fewer than two widths or one below 1, or an unknown activation.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, jinv
+        >>> encoder = jinv.nn.MLP((841, 512, 256, 128), "silu", key=jax.random.key(0))
+        >>> encoder(jnp.zeros(841)).shape, encoder.num_weights
+        ((128,), 595328)
+
+        ```
+    """
+
+    weights: tuple[Float[Array, "_ _"], ...]
+    biases: tuple[Float[Array, " _"], ...]
+    activation: Smooth = eqx.field(static=True)
+    last: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: Smooth = "gelu",
+        *,
+        last: bool = False,
+        key: PRNGKeyArray,
+    ):
+        widths = tuple(widths)
+        if len(widths) < 2 or min(widths) < 1:
+            raise ValueError(f"`widths` must be two or more positive numbers, got {widths}")
+        if activation not in get_args(Smooth):
+            raise ValueError(f"`activation` must be one of {get_args(Smooth)}, got {activation!r}")
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        keys = jax.random.split(key, 2 * len(pairs))
+        uniform = lambda key, shape, n: jax.random.uniform(
+            key, shape, minval=-(n**-0.5), maxval=n**-0.5
+        )
+        self.weights = tuple(
+            uniform(k, pair, pair[0]) for k, pair in zip(keys[::2], pairs, strict=True)
+        )
+        self.biases = tuple(
+            uniform(k, (m,), n) for k, (n, m) in zip(keys[1::2], pairs, strict=True)
+        )
+        self.activation, self.last = activation, last
+
+    def __call__(self, x: Float[Array, "... n"]) -> Float[Array, "... m"]:
+        return self.all_layers(x)[-1]
+
+    def all_layers(self, x: Float[Array, "... n"]) -> list[Float[Array, "..."]]:
+        """What each layer returns."""
+        self, found = in_dtype(self, x.dtype), []
+        if x.shape[-1] != len(self.weights[0]):
+            raise ValueError(
+                f"`x` must have {len(self.weights[0])} entries along its last axis, got {x.shape}"
+            )
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = x @ weight + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+            if self.last or index < len(self.weights) - 1:
+                x = _SMOOTH[self.activation](x)
+            found.append(x)
+        return found
+
+    @property
+    def num_weights(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves((self.weights, self.biases)))
+
+
+Weighting = Literal["per_layer", "global", "none"]
+
+
+class MultiONet(eqx.Module):
+    r"""The multi-layer deep operator network: at a point $x$, for a function $u$ given by its
+    values at fixed sensors (or by any vector),
+
+    $$G(u)(x) = \frac1l \sum_{k=1}^l \big(w_k \langle b^{(k)}(u), t^{(k)}(x)\rangle + c_k\big)$$
+
+    over the last $l$ layers of the branch network $b$ and of the trunk network $t$. A DeepONet has
+    only the last pair. If one network is deeper, its first layers have no partner.
+
+    **Arguments:**
+
+    - `branch`, `trunk`: the widths of the networks, inputs included. The layers that are paired
+        must have equal widths. All layers have the activation, the last ones too.
+    - `sum_layers`: $l$; by default all layers but the first of the shallower network.
+    - `weighting`: `"global"` (published 2025: $w_k$, which are 0 at first, and one $c$),
+        `"per_layer"` (before: $w_k$, 1 at first, and all $c_k$) or `"none"` ($w_k = 1$, $c_k = 0$).
+    - `initial`: of the $w_k$, in place of those values: with 0 only $w$ and $c$ learn at first.
+    - `out_channels`: several outputs: the branch network takes one entry of the input vector at a
+        time (its first width is 1), which gives as many values as there are entries
+        (`in_size`), and a linear map takes these to the outputs. Its `weighting` must be `"none"`.
+    - `in_size`: the size of the input vector then; otherwise the branch's first width.
+    - `branch_activation`, `trunk_activation`: see [`jinv.nn.MLP`][].
+    - `key`: for the initial weights.
+
+    **Raises:** `ValueError` for widths that do not fit, a `sum_layers` that is not between 1 and
+    the number of layers less one (of a single layer: 1), or a `weighting` that does not go with
+    several outputs.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, jinv
+        >>> widths = [100] * 6
+        >>> model = jinv.nn.MultiONet([128, *widths], [2, *widths], key=jax.random.key(0))
+        >>> points = jnp.zeros((29, 29, 2))
+        >>> model(jnp.ones(128), points).shape, model.num_weights
+        ((29, 29), 114206)
+
+        ```
+
+    ??? cite "Source"
+        Zang, Koutsourelakis, DGenNO: a novel physics-aware neural operator for solving forward and
+        inverse PDE problems based on deep, generative probabilistic modeling, 2025, and its code;
+        Lu, Jin, Pang, Zhang, Karniadakis, Learning nonlinear operators via DeepONet, 2021.
+    """
+
+    branch: MLP
+    trunk: MLP
+    weights: Float[Array, " l"] | None
+    biases: Float[Array, " _"] | None
+    mix: MLP | None
+    sum_layers: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        branch: Sequence[int],
+        trunk: Sequence[int],
+        *,
+        sum_layers: int | None = None,
+        weighting: Weighting = "global",
+        initial: float | None = None,
+        out_channels: int = 1,
+        in_size: int | None = None,
+        branch_activation: Smooth = "tanh_sin",
+        trunk_activation: Smooth = "tanh_sin",
+        key: PRNGKeyArray,
+    ):
+        branch, trunk = tuple(branch), tuple(trunk)
+        keys = jax.random.split(key, 3)
+        self.branch = MLP(branch, branch_activation, last=True, key=keys[0])
+        self.trunk = MLP(trunk, trunk_activation, last=True, key=keys[1])
+        depth = min(len(branch), len(trunk)) - 1
+        self.sum_layers = max(depth - 1, 1) if sum_layers is None else sum_layers
+        if not 1 <= self.sum_layers <= max(depth - 1, 1):
+            raise ValueError(
+                f"`sum_layers` must be from 1 to {max(depth - 1, 1)} for these widths, "
+                f"got {sum_layers}"
+            )
+        if branch[-self.sum_layers :] != trunk[-self.sum_layers :]:
+            raise ValueError(
+                f"the last {self.sum_layers} widths of `branch` and `trunk` must agree, "
+                f"got {branch} and {trunk}"
+            )
+        if weighting not in get_args(Weighting):
+            raise ValueError(f"`weighting` must be one of {get_args(Weighting)}, got {weighting!r}")
+        self.weights = self.biases = self.mix = None
+        if weighting != "none":
+            start = float(weighting == "per_layer") if initial is None else initial
+            self.weights = jnp.full(self.sum_layers, start)
+            self.biases = jnp.zeros(self.sum_layers if weighting == "per_layer" else 1)
+        elif initial is not None:
+            raise ValueError("`initial` must be None if `weighting` is 'none'")
+        if in_size is not None or out_channels != 1:
+            if weighting != "none" or branch[0] != 1 or in_size is None:
+                raise ValueError(
+                    "`out_channels` other than 1 must go with `weighting='none'`, an `in_size` "
+                    "and a `branch` whose first width is 1"
+                )
+            self.mix = MLP((in_size, out_channels), key=keys[2])
+
+    def __call__(
+        self, u: Float[Array, "..."], points: Float[Array, "... dim"]
+    ) -> Float[Array, "..."]:
+        """The values at `points` for the entries of `u`, in any shape; several ones last."""
+        self, u = in_dtype(self, points.dtype), u.reshape(-1).astype(points.dtype)
+        branch = self.branch.all_layers(u if self.mix is None else u[:, None])
+        trunk = self.trunk.all_layers(points)
+        products = [
+            t @ jnp.moveaxis(b, -1, 0)
+            for t, b in zip(trunk[-self.sum_layers :], branch[-self.sum_layers :], strict=True)
+        ]
+        if self.weights is None:
+            found = sum(products[1:], products[0]) / self.sum_layers
+            return found if self.mix is None else self.mix(found)
+        weighted = [w * product for w, product in zip(self.weights, products, strict=True)]
+        return (sum(weighted[1:], weighted[0]) / self.sum_layers) + jnp.mean(self.biases)
+
+    @property
+    def num_weights(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf))
+
+
+def deeponet(
+    branch: Sequence[int],
+    trunk: Sequence[int],
+    *,
+    branch_activation: Smooth = "tanh_sin",
+    trunk_activation: Smooth = "tanh_sin",
+    key: PRNGKeyArray,
+) -> MultiONet:
+    r"""A deep operator network, $G(u)(x) = w \langle b(u), t(x) \rangle + c$: the
+    [`jinv.nn.MultiONet`][] of the last layers alone, with $w = 1$ at first. All layers have the
+    activation.
+
+    **Arguments**, **Raises:** as for `MultiONet`.
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, jinv
+        >>> model = jinv.nn.deeponet([128, 64, 64], [1, 64, 64], key=jax.random.key(0))
+        >>> model(jnp.ones(128), jnp.zeros((50, 1))).shape
+        (50,)
+
+        ```
+    """
+    return MultiONet(
+        branch,
+        trunk,
+        sum_layers=1,
+        weighting="per_layer",
+        branch_activation=branch_activation,
+        trunk_activation=trunk_activation,
+        key=key,
+    )
