@@ -1,0 +1,325 @@
+"""Fourier neural operators, and the parts that networks on grids have in common."""
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._potential import in_dtype
+
+
+def at_least_one(**sizes: int | Sequence[int]) -> None:
+    """Names the argument that is not positive."""
+    for name, size in sizes.items():
+        if np.min(size, initial=1) < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {size}")
+
+
+def at_most_3d(ndim: int) -> None:
+    if ndim not in (1, 2, 3):
+        raise ValueError(f"`ndim` must be 1, 2 or 3, got {ndim}")
+
+
+def with_channels(u: Array, channels: int, ndim: int) -> Array:
+    """The values at the points with a last axis of channels, after a check."""
+    if not jnp.issubdtype(u.dtype, jnp.floating):
+        raise ValueError(f"`u` must have a real floating dtype, got {u.dtype}")
+    v = u[..., None] if u.ndim == ndim and channels == 1 else u
+    if v.ndim != ndim + 1 or v.shape[-1] != channels or v.size == 0:
+        expected = f"{ndim} axes of points and {channels} channels last"
+        expected += " or without their axis" if channels == 1 else ""
+        raise ValueError(f"`u` must have {expected}, got the shape {u.shape}")
+    return v
+
+
+def without_channels(v: Array) -> Array:
+    """One channel needs no axis."""
+    return v[..., 0] if v.shape[-1] == 1 else v
+
+
+def coordinates(grid: tuple[int, ...], dtype) -> Array:
+    """Those of the points, from 0 to 1 along every axis."""
+    axes = [jnp.linspace(0, 1, n, dtype=dtype) for n in grid]
+    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
+
+
+def gelu(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+def num_weights(model: eqx.Module) -> int:
+    return sum(x.size for x in jax.tree.leaves(model) if eqx.is_inexact_array(x))
+
+
+def on_channels(x: Array, like: Array) -> Array:
+    """A vector, one number for each channel, against an array with channels last."""
+    return x.reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+class Pointwise(eqx.Module):
+    """The same network of affine layers, with GELU between them, at every point."""
+
+    weights: tuple[Float[Array, "_ _"], ...]
+    biases: tuple[Float[Array, " _"], ...]
+
+    def __init__(self, sizes: Sequence[int], *, key: PRNGKeyArray):
+        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        draw = lambda key, shape, size: jax.random.uniform(
+            key, shape, minval=-(size**-0.5), maxval=size**-0.5
+        )
+        keys = jax.random.split(key, (len(pairs), 2))
+        self.weights = tuple(draw(k[0], pair, pair[0]) for k, pair in zip(keys, pairs, strict=True))
+        self.biases = tuple(
+            draw(k[1], pair[1:], pair[0]) for k, pair in zip(keys, pairs, strict=True)
+        )
+
+    def __call__(self, x: Float[Array, "*grid _"]) -> Float[Array, "*grid _"]:
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = gelu(x) if i else x
+            x = x @ weight
+            x = x + on_channels(bias, x)
+        return x
+
+
+def _frequencies(n, modes, real):
+    """Those of the modes that an axis of n points has, in the order of the transform."""
+    if real:
+        return np.arange(min(modes, n // 2 + 1))
+    return np.r_[: min(modes, (n + 1) // 2), -min(modes, n // 2) : 0]
+
+
+# With up to so many frequencies of an axis a product with the matrix of the transform replaces the
+# fast transform: it computes only what is kept, at the speed of matrix products, and the channels
+# stay last.
+_MATRIX_UP_TO = 64
+
+
+def _transform(z, frequencies):
+    """The Fourier transform along the second of the axes (others, n, parts, others).
+
+    There is one part if the input is real; the result has its real and imaginary parts before
+    the frequencies.
+    """
+    n, real = z.shape[1], z.shape[2] == 1
+    if len(frequencies) <= _MATRIX_UP_TO:
+        angles = 2 * np.pi / n * (np.outer(frequencies, np.arange(n)) % n)
+        cos, sin = np.cos(angles), np.sin(angles)
+        matrix = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)])
+        matrix = jnp.asarray(matrix[..., : z.shape[2]], z.dtype)
+        return jnp.einsum("qknp,lnpr->lqkr", matrix, z, precision="highest")
+    if real:
+        found = jnp.fft.rfft(z[:, :, 0], axis=1)[:, : len(frequencies)]
+    else:
+        found = jnp.fft.fft(jax.lax.complex(z[:, :, 0], z[:, :, 1]), axis=1)
+        negative = np.count_nonzero(frequencies < 0)
+        parts = found[:, : len(frequencies) - negative], found[:, n - negative :]
+        found = jnp.concatenate(parts, 1)
+    return jnp.stack([found.real, found.imag], 1)
+
+
+def _kept(weight, frequencies):
+    """The weights of those frequencies of each axis."""
+    for axis, found in enumerate(frequencies):
+        if len(found) < weight.shape[axis]:
+            weight = weight.take(found % weight.shape[axis], axis)
+    return weight
+
+
+class SpectralConvolution(eqx.Module):
+    r"""$u \mapsto F^{-1}(R \cdot F u)$ with a complex matrix $R_k$ for each kept frequency
+    $k$: from $-m$ to $m - 1$ along all axes but the last, from 0 to $m - 1$ along that.
+
+    A grid too coarse for some of the frequencies leaves them out, so that the weights are those
+    of an operator between functions, on every grid.
+    """
+
+    real: Float[Array, "*modes channels out"]
+    imag: Float[Array, "*modes channels out"]
+
+    def __init__(self, channels: int, out: int, modes: tuple[int, ...], *, key: PRNGKeyArray):
+        shape = (*(2 * m for m in modes[:-1]), modes[-1], channels, out)
+        draw = lambda key: jax.random.uniform(key, shape, maxval=1 / (channels * out))
+        self.real, self.imag = map(draw, jax.random.split(key))
+
+    def __call__(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid out"]:
+        grid, last = u.shape[:-1], u.ndim - 2
+        halves = [*(size // 2 for size in self.real.shape[:last]), self.real.shape[last]]
+        kept = [_frequencies(n, halves[i], i == last) for i, n in enumerate(grid)]
+
+        def analysis(u):
+            # From the last axis on, each a product of one matrix with all that follows.
+            z = u[..., None, :]
+            for axis in range(last, -1, -1):
+                parts = 1 if axis == last else 2
+                z = z.reshape(math.prod(grid[:axis]), grid[axis], parts, -1)
+                z = _transform(z, kept[axis])
+            return z.reshape(2, *map(len, kept), u.shape[-1])
+
+        # Products of real matrices, so that all derivatives are real too.
+        z = analysis(u)
+        by_real, by_imag = (
+            jnp.einsum("p...i,...io->p...o", z, _kept(w, kept)) for w in (self.real, self.imag)
+        )
+        z = jnp.stack([by_real[0] - by_imag[1], by_real[1] + by_imag[0]])
+        # The inverse is the transpose: frequencies that are not stored are conjugates of others.
+        k = kept[-1]
+        scale = np.where((k == 0) | (2 * k == grid[-1]), 1, 2) / math.prod(grid)
+        z = z * jnp.asarray(scale, u.dtype).reshape(*(1,) * (last + 1), -1, 1)
+        like = jax.ShapeDtypeStruct((*grid, z.shape[-1]), z.dtype)
+        return jax.linear_transpose(analysis, like)(z)[0]
+
+
+class FactorisedConvolution(eqx.Module):
+    """The sum of one-dimensional spectral convolutions, one along each axis."""
+
+    along: tuple[SpectralConvolution, ...]
+
+    def __init__(self, channels: int, out: int, modes: tuple[int, ...], *, key: PRNGKeyArray):
+        keys = jax.random.split(key, len(modes))
+        self.along = tuple(
+            SpectralConvolution(channels, out, (m,), key=k)
+            for m, k in zip(modes, keys, strict=True)
+        )
+
+    def __call__(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid out"]:
+        found = []
+        for axis, convolution in enumerate(self.along):
+            v = jnp.moveaxis(u, axis, -2)
+            z = jax.vmap(convolution)(v.reshape(-1, *v.shape[-2:]))
+            found.append(jnp.moveaxis(z.reshape(*v.shape[:-1], -1), -2, axis))
+        return sum(found[1:], found[0])
+
+
+class FNO(eqx.Module):
+    r"""A Fourier neural operator, $u \mapsto Q\, v_L$ with $v_0 = P u$ and layers
+
+    $$v_{l+1} = s\big(F^{-1}(R_l \cdot F v_l) + W_l v_l + b_l\big),$$
+
+    where $F$ is the Fourier transform of a function on a regular grid with 1 to 3 axes, the
+    matrices $R_l$ are zero but for the lowest frequencies, $P$ and $Q$ act at each point and
+    $s$ is GELU, which the last layer goes without.
+
+    For smooth solution operators, best on periodic domains. The same weights work on every
+    grid, also on those that have fewer frequencies than `modes`; the spectral layers then are one
+    operator between functions, but the activation makes frequencies that coarse grids confuse,
+    so that results differ by what the grids do not resolve. A layer costs $O(n m c)$ for the
+    transforms of $n$ points and $c$ channels to $m$ frequencies of an axis, or
+    $O(n c \log n)$ for many frequencies, and $O(n c^2)$ for $W_l$. There is one complex
+    $c \times c$ matrix for each of the $2^{d-1} m^d$ frequencies of $d$ axes, or for each of
+    $d\, m$ if they are factorised.
+
+    **Arguments:**
+
+    - `in_channels`, `out_channels`: of the input and output.
+    - `modes`: $m$, one number or one for each axis: frequencies from $-m$ to $m - 1$, with the
+        last axis from 0 to $m - 1$.
+    - `channels`, `num_layers`: of the Fourier layers.
+    - `ndim`: the number of axes of the grid, up to 3.
+    - `coordinates`: whether the coordinates of the points, from 0 to 1 along each axis with both
+        ends, are further inputs. Without them, and without `padding`, the network commutes with
+        translations of periodic functions.
+    - `factorised`: the sum of one-dimensional spectral convolutions in place of one in all axes.
+    - `padding`: how much longer zeros make each axis for the Fourier layers, in lengths of the
+        axis, for functions that are not periodic.
+    - `lifting`, `projection`: the widths of the hidden layers of $P$ and $Q$.
+    - `key`: for the initial weights.
+
+    **Attributes:**
+
+    - `num_weights`: the number of trained real numbers; a complex one counts as two.
+
+    **Returns:** when called with `u` of shape `(*grid, in_channels)`, an array of shape
+    `(*grid, out_channels)`. A single channel has no axis in the output, and needs none in the
+    input. Batches are `jax.vmap`.
+
+    **Raises:** `ValueError` for sizes below 1, `ndim` other than 1 to 3, as many `modes` as are
+    not axes, a negative `padding`, and inputs of another number of axes or channels.
+
+    !!! example
+        The published network for Darcy flow:
+        ```python
+        >>> import jax, jax.numpy as jnp, jinv
+        >>> fno = jinv.nn.FNO(1, 1, 12, key=jax.random.key(0))
+        >>> fno.num_weights
+        2368001
+        >>> fno(jnp.ones((32, 20))).shape
+        (32, 20)
+        >>> jax.vmap(fno)(jnp.ones((3, 16, 16))).shape
+        (3, 16, 16)
+
+        ```
+
+    ??? cite "Source"
+        Li, Kovachki, Azizzadenesheli, Liu, Bhattacharya, Stuart, Anandkumar, Fourier neural
+        operator for parametric partial differential equations, 2021, eq. 2 to 5; Tran, Mathews,
+        Xie, Ong, Factorized Fourier neural operators, 2023 (the sum over the axes). Deviations:
+        the padding is a part of the axis and not a number of points, so that it is the same on
+        all grids; of the factorised network only the convolution, not its residual blocks and
+        shared weights; low frequencies are computed by products with the matrix of the
+        transform, which is the same up to rounding.
+    """
+
+    lifting: Pointwise
+    spectral: tuple[SpectralConvolution | FactorisedConvolution, ...]
+    skips: tuple[Pointwise, ...]
+    projection: Pointwise
+    in_channels: int = eqx.field(static=True)
+    ndim: int = eqx.field(static=True)
+    coordinates: bool = eqx.field(static=True)
+    padding: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        modes: int | Sequence[int],
+        channels: int = 32,
+        num_layers: int = 4,
+        *,
+        ndim: int = 2,
+        coordinates: bool = True,
+        factorised: bool = False,
+        padding: float = 0.0,
+        lifting: Sequence[int] = (),
+        projection: Sequence[int] = (128,),
+        key: PRNGKeyArray,
+    ):
+        at_least_one(in_channels=in_channels, out_channels=out_channels, modes=modes)
+        at_least_one(channels=channels, num_layers=num_layers)
+        at_least_one(lifting=lifting, projection=projection)
+        at_most_3d(ndim)
+        sizes = (modes,) * ndim if isinstance(modes, int) else tuple(modes)
+        if len(sizes) != ndim:
+            raise ValueError(f"`modes` must be one number or {ndim}, one per axis, got {modes}")
+        if not 0 <= padding < math.inf:
+            raise ValueError(f"`padding` must not be negative, got {padding}")
+        keys = jax.random.split(key, 2 * num_layers + 2)
+        first = in_channels + ndim * coordinates
+        layer = FactorisedConvolution if factorised else SpectralConvolution
+        self.lifting = Pointwise([first, *lifting, channels], key=keys[0])
+        self.projection = Pointwise([channels, *projection, out_channels], key=keys[1])
+        self.spectral = tuple(layer(channels, channels, sizes, key=k) for k in keys[2::2])
+        self.skips = tuple(Pointwise([channels, channels], key=k) for k in keys[3::2])
+        self.in_channels, self.ndim = in_channels, ndim
+        self.coordinates, self.padding = coordinates, float(padding)
+
+    def __call__(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        self, v = in_dtype(self, u.dtype), with_channels(u, self.in_channels, self.ndim)
+        grid = v.shape[:-1]
+        if self.coordinates:
+            v = jnp.concatenate([v, coordinates(grid, v.dtype)], -1)
+        v = self.lifting(v)
+        v = jnp.pad(v, [*((0, round(self.padding * n)) for n in grid), (0, 0)])
+        for i, (spectral, skip) in enumerate(zip(self.spectral, self.skips, strict=True)):
+            v = gelu(v) if i else v
+            v = spectral(v) + skip(v)
+        v = v[tuple(slice(n) for n in grid)]
+        return without_channels(self.projection(v))
+
+    @property
+    def num_weights(self) -> int:
+        return num_weights(self)
