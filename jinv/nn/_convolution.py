@@ -5,9 +5,9 @@ A convolution and its two derivatives are the parts of one trilinear form
 $$t(x, w, z) = \sum z[o]\, x[s\,o + t]\, w[t],$$
 
 so that three primitives, one for each argument, contain derivatives of every order. XLA has one
-program for all of them, which on CPUs is up to eight times slower for the transposes than for the
-convolution itself. Here these are matrix products, for 3 x 3 kernels with fewer multiplications
-(Winograd). Other devices get XLA's.
+program for all of them, which on CPUs is several times slower for the transposes than for the
+convolution itself, inside of loops sixty times. Here these are convolutions and matrix products, for
+3 x 3 kernels of many channels with fewer multiplications (Winograd). Other devices get XLA's.
 """
 
 import functools as ft
@@ -166,21 +166,42 @@ def _contract(x, z):
 def _flipped(z, w, *, stride, shape, kernel, before, out):
     """The transpose for stride 1, a convolution itself."""
     w = jnp.swapaxes(w[::-1, ::-1], 2, 3)
+    fast = kernel == 3 and w.shape[2] >= _MANY
+    forward = _winograd_forward if fast else _plain_forward
     before = kernel - 1 - before
-    return _winograd_forward(z, w, stride=1, shape=out, kernel=kernel, before=before, out=shape)
+    return forward(z, w, stride=1, shape=out, kernel=kernel, before=before, out=shape)
+
+
+def _subpixel(z, w, *, stride, shape, kernel, before, out):
+    """The transpose for larger strides: a convolution for each place of a pixel in a block."""
+    size = tuple(-(-n // stride) for n in shape)
+
+    def taps(phase):
+        """Which weights, and where the first of their pixels is."""
+        found = [t for t in range(kernel) if (t - before - phase) % stride == 0][::-1]
+        return found, [(found[0] - before - phase) // stride] if found else []
+
+    def phase(i, j):
+        (rows, above), (columns, left) = taps(i), taps(j)
+        if not rows or not columns:
+            return jnp.zeros((len(z), *size, w.shape[2]), z.dtype)
+        part = jnp.swapaxes(w[np.array(rows)][:, np.array(columns)], 2, 3)
+        pads = [
+            (low, n - 1 + len(chosen) - low - m)
+            for low, n, chosen, m in zip(
+                (*above, *left), size, (rows, columns), z.shape[1:3], strict=True
+            )
+        ]
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(z, part, (1, 1), pads, dimension_numbers=layout)
+
+    return _interleave([[phase(i, j) for j in range(stride)] for i in range(stride)], shape)
 
 
 def _folded(z, w, *, stride, shape, kernel, before, out):
-    """The transpose as one matrix product, whose results are put where they belong."""
-    n, h, width, _ = z.shape
-    k, channels = kernel, w.shape[2]
-    if channels < 8:
-        y = jnp.einsum("ijco,nhwo->ijcnhw", w, z)
-        y = [[jnp.moveaxis(y[i, j], 0, -1) for j in range(k)] for i in range(k)]
-    else:
-        product = z @ jnp.moveaxis(w, 3, 0).reshape(z.shape[3], -1)
-        part = lambda m: product[..., m * channels : (m + 1) * channels]
-        y = [[part(i * k + j) for j in range(k)] for i in range(k)]
+    """The transpose for few channels as one product, whose results are put where they belong."""
+    y, k = jnp.einsum("ijco,nhwo->ijcnhw", w, z), kernel
+    y = [[jnp.moveaxis(y[i, j], 0, -1) for j in range(k)] for i in range(k)]
     fold = lambda parts, size, axis: _fold(list(parts), stride, size, axis, before)
     rows = [fold(column, shape[0], 1) for column in zip(*y, strict=True)]
     grid = [fold(row, shape[1], 2) for row in zip(*rows, strict=True)]
@@ -214,19 +235,44 @@ def _patched_forward(x, w, *, stride, shape, kernel, before, out):
     return _patches(x, stride, kernel, before, out) @ w.reshape(-1, w.shape[3])
 
 
-def _patched_kernel(x, z, *, stride, shape, kernel, before, out):
-    found = _contract(z, _patches(x, stride, kernel, before, out))
-    return found.T.reshape(kernel, kernel, x.shape[3], z.shape[3])
+def _shifted_kernel(x, z, *, stride, shape, kernel, before, out):
+    """One matrix product, of images moved along the rows and measurements moved along the columns:
+    XLA's own is up to 60 times slower inside of loops."""
+    (n, channels), blocks = (x.shape[::3], -(-kernel // stride))
+    width = out[1] + blocks - 1
+    pads = [
+        (before, stride * (out[0] - 1) + kernel - before - shape[0], 0),
+        (before, stride * width - before - shape[1], 0),
+    ]
+    zero = jnp.zeros((), x.dtype)
+    x = jax.lax.pad(x, zero, [(0, 0, 0), *pads, (0, 0, 0)])
+    # Columns in a block of one stride are further channels.
+    x = x.reshape(n, x.shape[1], width, stride * channels)
+    row = lambda i: jax.lax.slice_in_dim(x, i, i + stride * (out[0] - 1) + 1, stride, 1)
+    shift = lambda m: jax.lax.pad(z, zero, [(0, 0, 0)] * 2 + [(m, blocks - 1 - m, 0), (0, 0, 0)])
+    found = _contract(
+        jnp.concatenate([row(i) for i in range(kernel)], 3),
+        jnp.concatenate([shift(m) for m in range(blocks)], 3),
+    )
+    found = found.reshape(kernel, stride, channels, blocks, z.shape[3])
+    found = jnp.moveaxis(found, 3, 1).reshape(kernel, -1, channels, z.shape[3])
+    return found[:, :kernel]
+
+
+# Channels from which fewer multiplications pay; they take a second each to compile.
+_MANY = 40
 
 
 def _fast(name, channels, stride, kernel):
     """The implementation for CPUs, by measurement."""
-    small = kernel == 3 and stride in _FACTORS and channels >= 8
+    few = kernel == 3 and stride in _FACTORS and channels >= _MANY
+    if name == "kernel":
+        return _winograd_kernel if few else _shifted_kernel
+    if channels < 8:
+        return _patched_forward if name == "forward" else _folded
     if name == "forward":
-        return _winograd_forward if small else _patched_forward if channels < 8 else _plain_forward
-    if name == "input":
-        return _flipped if small and stride == 1 else _folded
-    return _winograd_kernel if small else _patched_kernel
+        return _winograd_forward if few else _plain_forward
+    return _flipped if stride == 1 else _subpixel
 
 
 # Numbers of an image times images: what is computed at once should stay in the caches.
@@ -238,7 +284,7 @@ def _on_cpu(name, first, second, **params):
     width = max(channels, second.shape[3])
     fn = ft.partial(_fast(name, channels, params["stride"], params["kernel"]), **params)
     count = max(1, _AT_ONCE // (math.prod(params["shape"]) * width))
-    if len(first) <= count:
+    if len(first) <= count or fn.func in (_plain_forward, _subpixel):
         return fn(first, second)
     if name != "kernel":
         return jax.lax.map(lambda image: fn(image[None], second)[0], first, batch_size=count)
