@@ -2,12 +2,12 @@ r"""Convolutions of images, of which every derivative is again a fast convolutio
 
 A convolution and its two derivatives are the parts of one trilinear form
 
-$$t(x, w, z) = \sum z[o]\, x[s\,o + t]\, w[t],$$
+$$t(x, w, z) = \sum z[o]\, x[s\,o + t - b]\, w[t],$$
 
 so that three primitives, one for each argument, contain derivatives of every order. XLA has one
 program for all of them, which on CPUs is several times slower for the transposes than for the
-convolution itself, inside of loops sixty times. Here these are convolutions and matrix products, for
-3 x 3 kernels of many channels with fewer multiplications (Winograd). Other devices get XLA's.
+convolution itself, inside of loops sixty times. Here these are convolutions and matrix products,
+for 3 x 3 kernels of many channels with fewer multiplications (Winograd). Other devices get XLA's.
 """
 
 import functools as ft
