@@ -55,7 +55,7 @@ def test_output_and_gradients_are_those_of_pytorch(name):
         np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-6 * size)
 
 
-def _model(key, boundary="zero", **options):
+def _model(key, boundary: Any = "zero", **options):
     options = {"channels": 4, "num_layers": 2, "smoothing": SHALLOW, **options}
     return nn.mgno(boundary=boundary, **options, key=key)
 

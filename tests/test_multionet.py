@@ -73,6 +73,7 @@ def test_several_outputs(getkey):
     u, x = jax.random.normal(getkey(), (4,)), jax.random.normal(getkey(), (6, 2))
     found = model(u, x)
     b = model.branch.all_layers(u[:, None])[-1]
+    assert model.mix is not None
     expected = (model.trunk(x) @ b.T) @ model.mix.weights[0] + model.mix.biases[0][None]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 

@@ -27,7 +27,7 @@ def convolve(
     stride: int,
     *,
     before: int | None = None,
-    out: tuple[int, int] | None = None,
+    out: tuple[int, ...] | None = None,
 ) -> Float[Array, "..."]:
     """The convolution of `x`, which zeros continue: from `before` pixels outside on, `out` times.
 
@@ -50,7 +50,7 @@ def convolve_transposed(
     z: Float[Array, "h w channels"],
     weight: Float[Array, "k k out channels"],
     stride: int,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     *,
     before: int | None = None,
 ) -> Float[Array, "..."]:

@@ -32,7 +32,7 @@ def on_grid(
         pads = [(before, max(a, 0)) for a in after]
         x, before = jnp.pad(x, [*pads, (0, 0)], mode=_PAD[boundary]), 0
     if len(grid) == 2:
-        return convolve(x, weight, stride, before=before, out=_pair(out))
+        return convolve(x, weight, stride, before=before, out=out)
     return _plain(x, weight, stride, before, out)
 
 
@@ -51,15 +51,10 @@ def transposed(
         z = jnp.pad(z, [*[(1, 1)] * len(shape), (0, 0)], mode=_PAD[boundary])
         before = before + stride
     if len(shape) == 2:
-        return convolve_transposed(z, weight, stride, _pair(shape), before=before)
+        return convolve_transposed(z, weight, stride, shape, before=before)
     like = jax.ShapeDtypeStruct((*shape, weight.shape[-2]), z.dtype)
     fn = lambda x: _plain(x, weight, stride, before, z.shape[:-1])
     return jax.linear_transpose(fn, like)(z)[0]
-
-
-def _pair(sizes):
-    first, second = sizes
-    return first, second
 
 
 def _plain(x, weight, stride, before, out):

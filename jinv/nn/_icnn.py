@@ -149,10 +149,12 @@ class ICNN(AbstractConvexPotential):
         if not self.bounded:
             return self.layers
         frame, *others = self.layers
+        assert frame.head is not None and frame.margin is not None
         basis = jax.lax.stop_gradient(frame.lift)
         gain, found = frame.head.value, []
         reach = jnp.eye(basis.shape[1], dtype=basis.dtype)
         for layer in others:
+            assert layer.mix is not None and layer.head is not None
             inner = basis.T @ layer.lift
             reach = jax.nn.relu(inner) + reach @ layer.mix.value
             gain = gain + reach @ layer.head.value

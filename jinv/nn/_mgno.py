@@ -33,12 +33,10 @@ class MgNO(eqx.Module):
     !!! example
         ```python
         >>> import jax, jax.numpy as jnp, jinv
-        >>> smoothing = [(1, 0)] * 3 + [(2, 0)]
+        >>> smoothing = [(1, 0), (2, 0)]
         >>> model = jinv.nn.mgno(channels=8, smoothing=smoothing, key=jax.random.key(0))
-        >>> model(jnp.ones((61, 85))).shape
-        (61, 85)
-        >>> jax.vmap(model)(jnp.ones((3, 64, 64))).shape
-        (3, 64, 64)
+        >>> jax.vmap(model)(jnp.ones((3, 17, 12))).shape
+        (3, 17, 12)
 
         ```
 
@@ -167,7 +165,8 @@ def mgno(
         pointwise=tuple(make.pointwise("", width, channels, bias=True) for width in widths),
         norms=None,
         head=make.pointwise("", channels, out_channels),
-        **sizes,
+        in_channels=in_channels,
+        out_channels=out_channels,
     )
 
 

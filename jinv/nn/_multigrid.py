@@ -107,8 +107,19 @@ class MultigridConvolution(eqx.Module):
     $$u \leftarrow u + S_{l,i} * (f_l - A_{l,i} * u), \quad f_{l+1} = R_l * (f_l - A_l * u_l), \quad
     u_l \leftarrow u_l + P_l\, u_{l+1},$$
 
-    from $u_0 = 0$, with $\Pi_l * u_l$ as the first iterate on the next level. It is the layer of
-    [`jinv.nn.MgNO`][].
+    from $u_0 = 0$, with $\Pi_l * u_l$ as the first iterate on the next level. It is a part of the
+    layers of [`jinv.nn.MgNO`][].
+
+    !!! example
+        ```python
+        >>> import jax, jax.numpy as jnp, jinv
+        >>> options = {"channels": 8, "smoothing": [(1, 0), (1, 0)]}
+        >>> cycle = jinv.nn.mgno(**options, key=jax.random.key(0)).layers[1]
+        >>> f = jax.random.normal(jax.random.key(1), (8, 8, 8))
+        >>> bool(jnp.allclose(cycle(3 * f), 3 * cycle(f), atol=1e-5))
+        True
+
+        ```
     """
 
     levels: tuple[_Level, ...]
@@ -129,6 +140,7 @@ class MultigridConvolution(eqx.Module):
             u = u if level.norm is None else level.norm(u)
             for step in level.after:
                 u = step(u, f, self.boundary)
+        assert u is not None
         return u
 
     def _down(self, kernel, x):
@@ -148,7 +160,7 @@ class MultigridConvolution(eqx.Module):
 class Maker:
     """Makes kernels of fresh random numbers, or of arrays with the names of the authors' code."""
 
-    def __init__(self, ndim, key=None, arrays=None):
+    def __init__(self, ndim: int, key: Any = None, arrays: Any = None):
         self.ndim, self.key, self.arrays = ndim, key, arrays
         self.count, self.used = 0, set()
 

@@ -6,6 +6,8 @@ Small models of random weights: for each its state dict, an input, the output, a
 the output's product with fixed numbers, in double precision, stored as single.
 """
 
+# pyright: basic, reportMissingImports=false, reportOptionalMemberAccess=false
+
 from pathlib import Path
 
 import numpy as np
