@@ -42,6 +42,7 @@ def make_problem(
     - `lpn_prox`, `lpn_step`: learned proximal networks, see `_lpn_problems.py`.
     - `imaging`, `imaging_large`, `imaging_prior`: reconstruction of photographs, see
         `_lpn_imaging_problems.py`.
+    - `mgno_infer`, `mgno_step`: multigrid neural operators, see `_mgno_problems.py`.
     """
     if name not in _MAKERS:
         raise ValueError(f"name: expected one of {sorted(_MAKERS)}, got {name!r}.")
@@ -271,6 +272,12 @@ def _imaging(name, size, params, dtype, seed) -> Problem:
     return make_imaging(name, size, params, dtype, seed)
 
 
+def _mgno(name, size, params, dtype, seed) -> Problem:
+    from ._mgno_problems import make_mgno
+
+    return make_mgno(name, size, params, dtype, seed)
+
+
 _MAKERS: dict[str, Callable[..., Problem]] = {
     "tv_denoise": _tv_image,
     "tv_deblur": _tv_image,
@@ -286,4 +293,6 @@ _MAKERS: dict[str, Callable[..., Problem]] = {
     "imaging": _imaging,
     "imaging_large": _imaging,
     "imaging_prior": _imaging,
+    "mgno_infer": _mgno,
+    "mgno_step": _mgno,
 }

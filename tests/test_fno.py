@@ -13,7 +13,7 @@ import pytest
 import scipy.special
 
 from jinv import nn
-from jinv.nn import _fno, _galerkin, _unet
+from jinv.nn import _channels, _fno, _galerkin, _unet
 from jinv.nn._fno import FactorisedConvolution, SpectralConvolution
 from jinv.nn._galerkin import GalerkinAttention
 
@@ -249,7 +249,7 @@ def test_galerkin_transformer_sees_points_only_by_their_coordinates(rng, monkeyp
     u = jnp.asarray(rng.normal(size=(5, 7, 2)))
     expected = eqx.filter_jit(model)(u).T
     assert float(jnp.max(jnp.abs(eqx.filter_jit(model)(u.swapaxes(0, 1)) - expected))) > 1e-3
-    swapped = lambda grid, dtype: jnp.swapaxes(_fno.coordinates(grid[::-1], dtype), 0, 1)
+    swapped = lambda grid, dtype: jnp.swapaxes(_channels.coordinates(grid[::-1], dtype), 0, 1)
     monkeypatch.setattr(_galerkin, "coordinates", swapped)
     found = jax.jit(lambda u: model(u))(u.swapaxes(0, 1))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
@@ -279,7 +279,7 @@ def test_parts_of_the_unet(rng):
     expected = np.moveaxis(np.asarray(expected), 0, -1)
     expected = expected * scipy.special.ndtr(expected)
     np.testing.assert_allclose(eqx.filter_jit(layer)(x), expected, rtol=0, atol=1e-12)
-    finer = _filled(lambda key: _fno.Pointwise([3, 4 * 2], key=key), rng)
+    finer = _filled(lambda key: nn.MLP([3, 4 * 2], key=key), rng)
     weight = np.asarray(finer.weights[0]).reshape(3, 2, 2, 2)
     bias = np.asarray(finer.biases[0]).reshape(2, 2, 2)
     found = np.asarray(_unet._refine(x, finer, (9, 8)))
@@ -413,4 +413,4 @@ def test_misuse_is_named(name):
 
 def test_integers_are_no_function_values():
     with pytest.raises(ValueError, match="`u` must have a real floating dtype, got int"):
-        _fno.with_channels(jnp.ones((4, 4), int), 1, 2)
+        _channels.with_channels(jnp.ones((4, 4), int), 1, 2)

@@ -145,7 +145,10 @@ WRONG: dict[str, Any] = {
     "no step": (lambda k: nn.mgno(smoothing=[(0, 1), (1, 0)], key=k), "at least one step before"),
     "last": (lambda k: nn.mgno(smoothing=[(1, 0), (1, 1)], key=k), r"end with a pair \(n, 0\)"),
     "small": (lambda k: _model(k)(jnp.ones((3, 9))), "at least 4 points along each axis"),
-    "grid": (lambda k: _model(k)(jnp.ones((3, 9, 2))), "must have 2 grid axes and 1 channels"),
+    "grid": (
+        lambda k: _model(k)(jnp.ones((3, 9, 2))),
+        "2 axes of points and 1 channels last",
+    ),
     "normalised": (
         lambda k: nn.published_mgno("navier_stokes", size=32, key=k)(jnp.ones((64, 64))),
         r"the grid of the published normalisation, \(4, 4\) at this level",

@@ -99,7 +99,21 @@ def test_scales_travel_with_the_model_and_are_not_trained(pointwise, rng):
     assert fitted.history[-1]["loss"] < 0.2 * fitted.history[0]["loss"]
 
 
+def test_epochs_meet_every_sample_once_and_in_new_orders():
+    batches = train.Epochs({"index": jnp.arange(11)}, 3, jax.random.key(0))
+    assert batches.steps == 3
+    draw = jax.jit(lambda step: batches(None, step)["index"])
+    orders = [np.concatenate([draw(3 * epoch + i) for i in range(3)]) for epoch in range(8)]
+    assert all(len(set(order)) == 9 for order in orders)
+    assert len({tuple(order) for order in orders}) == 8
+    # Those that are dropped are others each time.
+    assert set(np.concatenate(orders)) == set(range(11))
+    np.testing.assert_array_equal(draw(5), orders[1][6:])
+
+
 def test_misuse_is_named():
+    with pytest.raises(ValueError, match="`batch_size` must be at most 4"):
+        train.Epochs(jnp.ones(4), 5, jax.random.key(0))
     same = jnp.ones((3, 4))
     with pytest.raises(ValueError, match="`outputs` must vary"):
         train.Normalised(jnp.sin, jnp.arange(12.0).reshape(3, 4), same)

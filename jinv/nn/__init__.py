@@ -17,9 +17,9 @@ from ._mgno import (
     mgno_from_torch as mgno_from_torch,
     published_mgno as published_mgno,
 )
+from ._mlp import MLP as MLP
 from ._multigrid import MultigridConvolution as MultigridConvolution
 from ._multionet import (
-    MLP as MLP,
     MultiONet as MultiONet,
     deeponet as deeponet,
 )

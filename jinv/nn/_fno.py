@@ -1,4 +1,4 @@
-"""Fourier neural operators, and the parts that networks on grids have in common."""
+"""Fourier neural operators."""
 
 import math
 from collections.abc import Sequence
@@ -9,80 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._channels import (
+    at_least_one,
+    at_most_3d,
+    coordinates,
+    gelu,
+    num_weights,
+    with_channels,
+    without_channels,
+)
+from ._mlp import MLP
 from ._potential import in_dtype
-
-
-def at_least_one(**sizes: int | Sequence[int]) -> None:
-    """Names the argument that is not positive."""
-    for name, size in sizes.items():
-        if np.min(size, initial=1) < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {size}")
-
-
-def at_most_3d(ndim: int) -> None:
-    if ndim not in (1, 2, 3):
-        raise ValueError(f"`ndim` must be 1, 2 or 3, got {ndim}")
-
-
-def with_channels(u: Array, channels: int, ndim: int) -> Array:
-    """The values at the points with a last axis of channels, after a check."""
-    if not jnp.issubdtype(u.dtype, jnp.floating):
-        raise ValueError(f"`u` must have a real floating dtype, got {u.dtype}")
-    v = u[..., None] if u.ndim == ndim and channels == 1 else u
-    if v.ndim != ndim + 1 or v.shape[-1] != channels or v.size == 0:
-        expected = f"{ndim} axes of points and {channels} channels last"
-        expected += " or without their axis" if channels == 1 else ""
-        raise ValueError(f"`u` must have {expected}, got the shape {u.shape}")
-    return v
-
-
-def without_channels(v: Array) -> Array:
-    """One channel needs no axis."""
-    return v[..., 0] if v.shape[-1] == 1 else v
-
-
-def coordinates(grid: tuple[int, ...], dtype) -> Array:
-    """Those of the points, from 0 to 1 along every axis."""
-    axes = [jnp.linspace(0, 1, n, dtype=dtype) for n in grid]
-    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
-
-
-def gelu(x: Array) -> Array:
-    return jax.nn.gelu(x, approximate=False)
-
-
-def num_weights(model: eqx.Module) -> int:
-    return sum(x.size for x in jax.tree.leaves(model) if eqx.is_inexact_array(x))
-
-
-def on_channels(x: Array, like: Array) -> Array:
-    """A vector, one number for each channel, against an array with channels last."""
-    return x.reshape((1,) * (like.ndim - 1) + (-1,))
-
-
-class Pointwise(eqx.Module):
-    """The same network of affine layers, with GELU between them, at every point."""
-
-    weights: tuple[Float[Array, "_ _"], ...]
-    biases: tuple[Float[Array, " _"], ...]
-
-    def __init__(self, sizes: Sequence[int], *, key: PRNGKeyArray):
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
-        draw = lambda key, shape, size: jax.random.uniform(
-            key, shape, minval=-(size**-0.5), maxval=size**-0.5
-        )
-        keys = jax.random.split(key, (len(pairs), 2))
-        self.weights = tuple(draw(k[0], pair, pair[0]) for k, pair in zip(keys, pairs, strict=True))
-        self.biases = tuple(
-            draw(k[1], pair[1:], pair[0]) for k, pair in zip(keys, pairs, strict=True)
-        )
-
-    def __call__(self, x: Float[Array, "*grid _"]) -> Float[Array, "*grid _"]:
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = gelu(x) if i else x
-            x = x @ weight
-            x = x + on_channels(bias, x)
-        return x
 
 
 def _frequencies(n, modes, real):
@@ -263,10 +200,10 @@ class FNO(eqx.Module):
         transform, which is the same up to rounding.
     """
 
-    lifting: Pointwise
+    lifting: MLP
     spectral: tuple[SpectralConvolution | FactorisedConvolution, ...]
-    skips: tuple[Pointwise, ...]
-    projection: Pointwise
+    skips: tuple[MLP, ...]
+    projection: MLP
     in_channels: int = eqx.field(static=True)
     ndim: int = eqx.field(static=True)
     coordinates: bool = eqx.field(static=True)
@@ -300,10 +237,10 @@ class FNO(eqx.Module):
         keys = jax.random.split(key, 2 * num_layers + 2)
         first = in_channels + ndim * coordinates
         layer = FactorisedConvolution if factorised else SpectralConvolution
-        self.lifting = Pointwise([first, *lifting, channels], key=keys[0])
-        self.projection = Pointwise([channels, *projection, out_channels], key=keys[1])
+        self.lifting = MLP([first, *lifting, channels], key=keys[0])
+        self.projection = MLP([channels, *projection, out_channels], key=keys[1])
         self.spectral = tuple(layer(channels, channels, sizes, key=k) for k in keys[2::2])
-        self.skips = tuple(Pointwise([channels, channels], key=k) for k in keys[3::2])
+        self.skips = tuple(MLP([channels, channels], key=k) for k in keys[3::2])
         self.in_channels, self.ndim = in_channels, ndim
         self.coordinates, self.padding = coordinates, float(padding)
 

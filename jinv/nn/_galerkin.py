@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._fno import (
-    Pointwise,
+from ._channels import (
     at_least_one,
     at_most_3d,
     coordinates,
@@ -16,6 +15,7 @@ from ._fno import (
     with_channels,
     without_channels,
 )
+from ._mlp import MLP
 from ._potential import in_dtype
 
 
@@ -28,7 +28,7 @@ class GalerkinAttention(eqx.Module):
     # Of the layer norms, for keys and values.
     scale: Float[Array, "2 heads size"]
     shift: Float[Array, "2 heads size"]
-    last: Pointwise
+    last: MLP
 
     def __init__(self, channels: int, heads: int, ndim: int, *, key: PRNGKeyArray):
         key, last = jax.random.split(key)
@@ -39,7 +39,7 @@ class GalerkinAttention(eqx.Module):
         self.weight = (0.01 * draw + 0.01 * jnp.eye(channels)[None]).reshape(3, -1, heads, size)
         self.bias = jnp.zeros((3, heads, size))
         self.scale, self.shift = jnp.ones((2, heads, size)), jnp.zeros((2, heads, size))
-        self.last = Pointwise([heads * (size + ndim), channels], key=last)
+        self.last = MLP([heads * (size + ndim), channels], key=last)
 
     def __call__(
         self, x: Float[Array, "n channels"], points: Float[Array, "n ndim"]
@@ -104,10 +104,10 @@ class GalerkinTransformer(eqx.Module):
         and the spectral layers after the attention that the paper uses in 2-D.
     """
 
-    lifting: Pointwise
+    lifting: MLP
     attention: tuple[GalerkinAttention, ...]
-    forward: tuple[Pointwise, ...]
-    projection: Pointwise
+    forward: tuple[MLP, ...]
+    projection: MLP
     in_channels: int = eqx.field(static=True)
     ndim: int = eqx.field(static=True)
 
@@ -131,12 +131,12 @@ class GalerkinTransformer(eqx.Module):
         if channels % heads:
             raise ValueError(f"`heads` must divide `channels` = {channels}, got {heads}")
         keys = jax.random.split(key, 2 * num_layers + 2)
-        self.lifting = Pointwise([in_channels + ndim, channels], key=keys[0])
-        self.projection = Pointwise([channels, *projection, out_channels], key=keys[1])
+        self.lifting = MLP([in_channels + ndim, channels], key=keys[0])
+        self.projection = MLP([channels, *projection, out_channels], key=keys[1])
         self.attention = tuple(
             GalerkinAttention(channels, heads, ndim, key=key) for key in keys[2::2]
         )
-        self.forward = tuple(Pointwise([channels, hidden, channels], key=key) for key in keys[3::2])
+        self.forward = tuple(MLP([channels, hidden, channels], key=key) for key in keys[3::2])
         self.in_channels, self.ndim = in_channels, ndim
 
     def __call__(self, u: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -4,10 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from ._channels import (
+    at_least_one,
+    at_most_3d,
+    gelu,
+    num_weights,
+    with_channels,
+    without_channels,
+)
 from ._grids import Boundary
 from ._multigrid import Maker, MultigridConvolution, Norm, Pointwise
 from ._potential import in_dtype
@@ -49,19 +56,12 @@ class MgNO(eqx.Module):
     norms: tuple[Norm, ...] | None
     head: Pointwise | MultigridConvolution
     in_channels: int = eqx.field(static=True)
-    out_channels: int = eqx.field(static=True)
     # As a step in time: what is learned is the change.
     adds_input: bool = eqx.field(static=True, default=False)
 
     def __call__(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
         self = in_dtype(self, u.dtype)
-        if self.in_channels == 1 and u.ndim == self.ndim:
-            u = u[..., None]
-        if u.ndim != self.ndim + 1 or u.shape[-1] != self.in_channels:
-            raise ValueError(
-                f"`u` must have {self.ndim} grid axes and {self.in_channels} channels, got shape "
-                f"{u.shape}"
-            )
+        u = with_channels(u, self.in_channels, self.ndim)
         # A mirror at the outermost point needs a second one.
         least = 2 ** (len(self.layers[0].levels) - 1) + (self.layers[0].boundary == "reflect")
         if min(u.shape[:-1]) < least:
@@ -76,10 +76,9 @@ class MgNO(eqx.Module):
                 moved = moved + self.pointwise[index](v)
             if self.norms is not None:
                 moved = self.norms[index](moved)
-            v = jax.nn.gelu(moved, approximate=False)
+            v = gelu(moved)
         v = self.head(v)
-        v = v + u if self.adds_input else v
-        return v[..., 0] if self.out_channels == 1 else v
+        return without_channels(v + u if self.adds_input else v)
 
     @property
     def ndim(self) -> int:
@@ -87,7 +86,7 @@ class MgNO(eqx.Module):
 
     @property
     def num_weights(self) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf))
+        return num_weights(self)
 
 
 def mgno(
@@ -142,12 +141,9 @@ def mgno(
         Deviations: see above. Restrictions have 3 weights per axis as in the paper, averaged over
         the two cells that become one where the number of cells is even.
     """
-    sizes = {"in_channels": in_channels, "out_channels": out_channels}
-    for name, value in {**sizes, "channels": channels, "num_layers": num_layers}.items():
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}")
-    if ndim not in (1, 2, 3):
-        raise ValueError(f"`ndim` must be 1, 2 or 3, got {ndim}")
+    at_least_one(in_channels=in_channels, out_channels=out_channels)
+    at_least_one(channels=channels, num_layers=num_layers)
+    at_most_3d(ndim)
     smoothing = tuple((int(first), int(then)) for first, then in smoothing)
     if not smoothing or any(first < 1 or then < 0 for first, then in smoothing):
         raise ValueError(
@@ -166,7 +162,6 @@ def mgno(
         norms=None,
         head=make.pointwise("", channels, out_channels),
         in_channels=in_channels,
-        out_channels=out_channels,
     )
 
 
@@ -295,6 +290,5 @@ def _published(make, name, size, channels, num_layers):
         norms=norms,
         head=last,
         in_channels=inputs,
-        out_channels=1,
         adds_input=name == "navier_stokes",
     )

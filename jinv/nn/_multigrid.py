@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._channels import on_channels
 from ._grids import Boundary, on_grid, transposed
 
 
@@ -25,7 +26,7 @@ class _Kernel(eqx.Module):
         found = on_grid(x, self.weight, boundary, **options)
         if self.bias is None:
             return found
-        return found + self.bias.reshape((1,) * (found.ndim - 1) + (-1,))
+        return found + on_channels(self.bias, found)
 
 
 class Pointwise(eqx.Module):
@@ -36,7 +37,7 @@ class Pointwise(eqx.Module):
         found = x @ self.weight
         if self.bias is None:
             return found
-        return found + self.bias.reshape((1,) * (found.ndim - 1) + (-1,))
+        return found + on_channels(self.bias, found)
 
 
 class _Smoothing(eqx.Module):

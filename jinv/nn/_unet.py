@@ -5,9 +5,7 @@ import jax.numpy as jnp
 from equinox import Module, field
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._convolution import convolve
-from ._fno import (
-    Pointwise,
+from ._channels import (
     at_least_one,
     at_most_3d,
     gelu,
@@ -16,6 +14,8 @@ from ._fno import (
     with_channels,
     without_channels,
 )
+from ._convolution import convolve
+from ._mlp import MLP
 from ._potential import in_dtype
 
 
@@ -114,9 +114,9 @@ class UNet(Module):
 
     first: tuple[_Layer, _Layer]
     down: tuple[tuple[_Layer, _Layer], ...]
-    finer: tuple[Pointwise, ...]
+    finer: tuple[MLP, ...]
     up: tuple[tuple[_Layer, _Layer], ...]
-    last: Pointwise
+    last: MLP
     in_channels: int = field(static=True)
     ndim: int = field(static=True)
 
@@ -144,11 +144,9 @@ class UNet(Module):
         pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
         self.first = layer(in_channels, channels), layer(channels, channels)
         self.down = tuple((layer(fine, coarse, 2), layer(coarse, coarse)) for fine, coarse in pairs)
-        self.finer = tuple(
-            Pointwise([coarse, 2**ndim * fine], key=next(keys)) for fine, coarse in pairs
-        )
+        self.finer = tuple(MLP([coarse, 2**ndim * fine], key=next(keys)) for fine, coarse in pairs)
         self.up = tuple((layer(2 * fine, fine), layer(fine, fine)) for fine, _ in pairs)
-        self.last = Pointwise([channels, out_channels], key=next(keys))
+        self.last = MLP([channels, out_channels], key=next(keys))
         self.in_channels, self.ndim = in_channels, ndim
 
     def __call__(self, u: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,6 +1,6 @@
 """Training of equinox modules with optax: a pure step, and a loop that resumes exactly."""
 
-from ._batches import Minibatches as Minibatches
+from ._batches import Epochs as Epochs, Minibatches as Minibatches
 from ._conjugate_matching import ConjugateMatching as ConjugateMatching
 from ._fit import Fit as Fit, fit as fit
 from ._fixed_point import FixedPointMatching as FixedPointMatching
