@@ -32,7 +32,7 @@ test: $(call stamp,tests)
 
 # With JAX's defaults, as a reader has them: not with the strict settings of the tests.
 doctest: $(call stamp,tests)
-	$(BIN)/python -m pytest --doctest-modules jinv -o addopts= -o testpaths=jinv -q
+	$(BIN)/python -m pytest --doctest-modules jinv -o addopts= -o testpaths=jinv -q -n $(WORKERS)
 
 lint: $(call stamp,tests lint)
 	$(BIN)/python -m ruff check
