@@ -13,7 +13,6 @@ the weights with their record and a plot there, or the weights to `--save`.
 
 import argparse
 import subprocess
-import time
 
 import equinox as eqx
 import jax
@@ -110,7 +109,6 @@ def main():
     trained = jax.tree.map(eqx.is_inexact_array, model)
     scales = lambda m: (m.mean_in, m.deviation_in, m.mean_out, m.deviation_out)
     trained = eqx.tree_at(scales, trained, (False,) * 4)
-    start = time.perf_counter()
     fitted = jinv.train.fit(
         jinv.train.OperatorMatching(norms["h1"], {"l2": norms["l2"]}),
         model,
@@ -136,7 +134,6 @@ def main():
         "script": f"scripts/train_operators.py {args.kind}",
         "settings": {k: v for k, v in vars(args).items() if k not in ("kind", "name", "save")},
         "num_weights": weights,
-        "seconds": round(time.perf_counter() - start),
         "seed": args.seed,
         "steps": steps,
         "commit": commit.stdout.strip(),
