@@ -25,7 +25,15 @@ def _model(problem):
     return jinv.nn.mgno_from_torch("darcy", weights)
 
 
-class _Infer(AbstractContender):
+class _Compiled(AbstractContender):
+    _compiled: jax.stages.Compiled
+
+    def peak_bytes(self):
+        analysis = self._compiled.memory_analysis()
+        return None if analysis is None else analysis.temp_size_in_bytes
+
+
+class _Infer(_Compiled):
     def __init__(self, problem, params):
         del params
         model, u = _model(problem), jnp.asarray(problem.data["input"])
@@ -38,9 +46,6 @@ class _Infer(AbstractContender):
         self._compiled = self._program.lower(*self._args).compile()
         self._fn = self._compiled
 
-    def peak_bytes(self):
-        return self._compiled.memory_analysis().temp_size_in_bytes
-
     def restart(self):
         pass
 
@@ -52,7 +57,7 @@ class _Infer(AbstractContender):
         return {"error": problem.objective(np.asarray(self._found, np.float64))}
 
 
-class _Step(AbstractContender):
+class _Step(_Compiled):
     """`TrainStep` with the authors' norm, and Adam with the decay in the gradient."""
 
     def __init__(self, problem, params):
@@ -74,9 +79,6 @@ class _Step(AbstractContender):
     def compile(self):
         self._compiled = self._program.lower(self._first, self._batch).compile()
         self._fn = self._compiled
-
-    def peak_bytes(self):
-        return self._compiled.memory_analysis().temp_size_in_bytes
 
     def restart(self):
         self._state, self._losses = self._first, []

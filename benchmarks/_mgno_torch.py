@@ -60,6 +60,7 @@ def cycle(weights, name, f, spec):
             place = f"{name}.post_smooth_layer{level}.{i}"
             r = f - conv(weights, f"{place}.A", u, mode)
             u = u + conv(weights, f"{place}.S", r, mode)
+    assert u is not None
     return u
 
 
