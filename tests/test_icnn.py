@@ -298,6 +298,10 @@ WRONG: dict[str, Any] = {
     "widths": (lambda k: nn.dense_icnn(3, (8, 0), key=k), "`widths` must be at least 1"),
     "shape": (lambda k: nn.dense_icnn((), (8,), key=k), "`shape` must be at least 1"),
     "beta": (lambda k: nn.dense_icnn(3, (8,), beta=0.0, key=k), "`beta` must be positive"),
+    "bounded": (
+        lambda k: nn.dense_icnn(3, (8,), bounded=True, key=k),
+        "`bounded` must be False without `quadratic`",
+    ),
     "alpha": (
         lambda k: nn.dense_icnn(3, (8,), strong_convexity=-1.0, key=k),
         r"`strong_convexity` must be in \[0, 1\)",

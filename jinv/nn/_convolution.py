@@ -6,8 +6,9 @@ $$t(x, w, z) = \sum z[o]\, x[s\,o + t - b]\, w[t],$$
 
 so that three primitives, one for each argument, contain derivatives of every order. XLA has one
 program for all of them, which on CPUs is several times slower for the transposes than for the
-convolution itself, inside of loops sixty times. Here these are convolutions and matrix products,
-for 3 x 3 kernels of many channels with fewer multiplications (Winograd). Other devices get XLA's.
+convolution itself, inside of loops some forty times. Here these are convolutions and matrix
+products, for 3 x 3 kernels of many channels with fewer multiplications (Winograd). Other devices
+get XLA's.
 """
 
 import functools as ft
@@ -237,7 +238,7 @@ def _patched_forward(x, w, *, stride, shape, kernel, before, out):
 
 def _shifted_kernel(x, z, *, stride, shape, kernel, before, out):
     """One matrix product, of images moved along the rows and measurements moved along the columns:
-    XLA's own is up to 60 times slower inside of loops."""
+    XLA's own is some 40 times slower inside of loops."""
     (n, channels), blocks = (x.shape[::3], -(-kernel // stride))
     width = out[1] + blocks - 1
     pads = [

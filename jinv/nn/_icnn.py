@@ -108,7 +108,6 @@ class ICNN(AbstractConvexPotential):
     shape: tuple[int, ...] = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
     beta: float = eqx.field(static=True)
-    bounded: bool = eqx.field(static=True, default=False)
 
     def __call__(self, y: Float[Array, "..."]) -> Float[Array, ""]:
         if y.shape != self.shape:
@@ -138,7 +137,7 @@ class ICNN(AbstractConvexPotential):
         return jnp.where(fast, jnp.inf, value)
 
     def _evaluated(self):
-        r"""The layers, of a `bounded` network those with the thresholds of its frame.
+        r"""The layers, of a bounded network those with the thresholds of its frame.
 
         In the coefficients $u = \max(\pm F d, 0) \ge 0$ of a direction $d$ no unit of a layer grows
         faster than $U^T u$ with $U = \max(\pm F H, 0) + U_- W$, of the layer before $U_-$. With
@@ -146,10 +145,10 @@ class ICNN(AbstractConvexPotential):
         much as they gain, and $\tfrac12 \|y\|^2 - \psi(y)$ is bounded below: it is the envelope
         of $R$.
         """
-        if not self.bounded:
-            return self.layers
         frame, *others = self.layers
-        assert frame.head is not None and frame.margin is not None
+        if frame.margin is None:
+            return self.layers
+        assert frame.head is not None
         basis = jax.lax.stop_gradient(frame.lift)
         gain, found = frame.head.value, []
         reach = jnp.eye(basis.shape[1], dtype=basis.dtype)
@@ -269,7 +268,6 @@ def dense_icnn(
         shape=shape,
         activation=activation,
         beta=float(beta),
-        bounded=bounded,
     )
 
 

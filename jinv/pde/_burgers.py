@@ -112,7 +112,7 @@ def burgers(
     - `num_frames`: if given, the outputs are $u$ at so many equidistant times, $T$ the last.
     - `step_size`: the longest time step; $1 / (10\,\text{size})$ by default, for $|u|$ of a few
         units.
-    - `stride`: keep every so-manieth point; must divide `size`.
+    - `stride`: keep every `stride`-th point; must divide `size`.
     - `batch_size`: samples that are solved together.
     - `progress`: show a tqdm bar.
 

@@ -37,7 +37,7 @@ def darcy_two_phase(
     - `key`: a JAX PRNG key.
     - `field`: `GaussianField(alpha=2, tau=3)` by default.
     - `values`: of $a$, where the field is $\geq 0$ and $< 0$.
-    - `stride`: keep every so-manieth node; must divide `size - 1`.
+    - `stride`: keep every `stride`-th node; must divide `size - 1`.
     - `workers`: threads that solve at the same time.
     - `progress`: show a tqdm bar.
 

@@ -82,7 +82,7 @@ def helmholtz(
     - `key`: a JAX PRNG key.
     - `frequency`: $\omega$.
     - `field`: $g$; by default the 100 lowest modes of $N(0, (-\Delta + 9)^{-2})$, Neumann.
-    - `stride`: keep every so-manieth node; must divide `size - 1`.
+    - `stride`: keep every `stride`-th node; must divide `size - 1`.
     - `workers`: threads that solve at the same time.
     - `progress`: show a tqdm bar.
 

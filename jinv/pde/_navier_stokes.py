@@ -121,7 +121,7 @@ def navier_stokes(
     - `final_time`: $T$.
     - `num_frames`: the number of equidistant times at which $\omega$ is kept, $T$ the last.
     - `step_size`: the longest time step.
-    - `stride`: keep every so-manieth point; must divide `size`.
+    - `stride`: keep every `stride`-th point; must divide `size`.
     - `batch_size`: samples that are solved together.
     - `progress`: show a tqdm bar.
 

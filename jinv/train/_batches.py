@@ -47,9 +47,9 @@ class Minibatches(eqx.Module):
 class Epochs(eqx.Module):
     """All samples of arrays in a random order, and again in another one, for `fit`.
 
-    Each batch shuffles anew, from a key of its own, which takes about a millisecond for a hundred
-    thousand samples and makes resuming exact: batch `step` is the same in every run. What is left
-    of an epoch when it does not divide into batches is dropped.
+    Each batch shuffles all indices anew, from the key of its epoch, which makes resuming exact:
+    batch `step` is the same in every run. What is left of an epoch when it does not divide into
+    batches is dropped.
 
     **Arguments:**
 
