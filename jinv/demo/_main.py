@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(f"wrote {path}")
                 (told.output / "table.md").write_text(table(done), encoding="utf-8")
         write_tuning(done, told.output)
-        learned = deblur_learned(64 if smoke else 128, max_steps=20 if smoke else 300)
+        learned = deblur_learned(64 if smoke else 128, max_steps=20 if smoke else 500)
         write_learned(learned, told.output)
         (told.output / "table.md").write_text(table(done, learned), encoding="utf-8")
         pressure = solve_pressure(64 if smoke else 256)
