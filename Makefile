@@ -54,8 +54,8 @@ bench: $(call stamp,bench) peers
 	$(BIN)/python -m benchmarks report
 
 bench-smoke: $(call stamp,bench)
-	set -e; for name in $$($(BIN)/python -m benchmarks list | cut -d' ' -f1); do \
-	  $(BIN)/python -m benchmarks run $$name --smoke; done
+	$(BIN)/python -m benchmarks list | cut -d' ' -f1 | xargs -P $(or $(filter-out 0,$(WORKERS)),1) \
+	  -I NAME $(BIN)/python -m benchmarks run NAME --smoke
 
 peers: .venv-scico/.stamp .venv-deepinv/.stamp
 

@@ -1,11 +1,12 @@
 """Notebooks from their sources: `build` executes and stores them, `check` only looks.
 
 `notebooks/NN_topic.py` (jupytext, percent format) is what people edit; `NN_topic.ipynb` beside it
-is generated, executed, and at most 500 kB. `check` also executes every source, which shortens
-itself where the environment variable JINV_SMOKE is set, and stores nothing.
+is generated, executed, and at most 500 kB. `check` also executes every source, two at a time,
+which shortens itself where the environment variable JINV_SMOKE is set, and stores nothing.
 """
 
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -25,9 +26,15 @@ def main(arguments: list[str]) -> int:
         return 2
     sources = sorted(FOLDER.glob("*.py"))
     problems = [f"{path.name}: no source" for path in FOLDER.glob("*.ipynb") if not _source(path)]
-    for source in sources:
-        print(source.name, flush=True)
-        problems += build(source) if arguments[0] == "build" else check(source)
+    if arguments[0] == "build":
+        for source in sources:
+            print(source.name, flush=True)
+            problems += build(source)
+    else:
+        with ProcessPoolExecutor(2) as pool:
+            for source, found in zip(sources, pool.map(check, sources), strict=True):
+                print(source.name, flush=True)
+                problems += found
     print("\n".join(problems), file=sys.stderr)
     print(f"{len(sources)} notebooks, {len(problems)} problems")
     return 1 if problems else 0
