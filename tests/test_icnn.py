@@ -359,7 +359,7 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize("kernel, stride, channels, before, out", CONVOLUTIONS)
 def test_convolutions_and_their_transposes_are_those_of_xla(
-    kernel, stride, channels, before, out, rng
+    kernel, stride, channels, before, out, rng, monkeypatch
 ):
     shape = (9, 6)
     x, w, z = (
@@ -371,6 +371,11 @@ def test_convolutions_and_their_transposes_are_those_of_xla(
         found = _convolution._on_cpu(name, *arguments, **params)
         expected = _convolution._PLAIN[name](*arguments, **params)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    # As if the images were many and large, three of them at once.
+    for name, value in {"_SOME": 0, "_LARGE": 0, "_UNCOPIED": 3 * 54 * max(channels, 9)}.items():
+        monkeypatch.setattr(_convolution, name, value)
+    found = _convolution._on_cpu("kernel", x, z, **params)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     one = _convolution.convolve_transposed(z[0], w, stride, shape, before=before)
     np.testing.assert_allclose(one, _convolution._plain_input(z[:1], w, **params)[0], atol=1e-12)
 
