@@ -1,5 +1,7 @@
-"""Real images, an exact phantom, and readers for a user's own pictures and arrays; all offline."""
+"""Real images, an exact phantom, and readers of pictures, arrays and data sets; all offline."""
 
+from ._field import Field as Field
+from ._fields import Fields as Fields, fields as fields
 from ._images import (
     digits as digits,
     faces as faces,
@@ -9,6 +11,7 @@ from ._images import (
     shepp_logan_image as shepp_logan_image,
     train_test_photographs as train_test_photographs,
 )
+from ._pairs import pairs as pairs
 from ._phantom import (
     SHEPP_LOGAN_ELLIPSES as SHEPP_LOGAN_ELLIPSES,
     Ellipse as Ellipse,
