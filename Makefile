@@ -57,10 +57,10 @@ bench-smoke: $(call stamp,bench)
 	$(BIN)/python -m benchmarks list | cut -d' ' -f1 | xargs -P $(or $(filter-out 0,$(WORKERS)),1) \
 	  -I NAME $(BIN)/python -m benchmarks run NAME --smoke
 
-peers: .venv-scico/.stamp .venv-deepinv/.stamp
+peers: .venv-scico/.stamp .venv-deepinv/.stamp .venv-operators/.stamp
 
 clean:
-	rm -rf .venv .venv-scico .venv-deepinv site results/benchmarks/smoke
+	rm -rf .venv .venv-scico .venv-deepinv .venv-operators site results/benchmarks/smoke
 
 # An environment of the right Python is kept; the version is checked before one is made.
 define make_venv

@@ -1,4 +1,4 @@
-"""The multigrid neural operators: published sizes and numbers, symmetries, any grid."""
+"""The multigrid neural operators: published sizes and numbers, symmetries, grids, time steps."""
 
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,23 @@ def test_reflected_input_gives_reflected_output(boundary, shape, getkey):
         np.testing.assert_allclose(found, jnp.flip(model(u), axis), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(9, 8), (8, 7)])
+def test_exact_boundary_values_keep_the_reflections(shape, getkey):
+    network, u = _model(getkey(), smoothing=[(1, 1), (1, 0)]), jax.random.normal(getkey(), shape)
+    values = lambda u, points: nn.transfinite(jnp.sin(u))
+
+    @jax.jit
+    def both(network, u):
+        wrap = lambda network: nn.Dirichlet(network, values=values)
+        return wrap(network)(u), [
+            wrap(_reversed(network, axis))(jnp.flip(u, axis)) for axis in (0, 1)
+        ]
+
+    found, mirrored = both(network, u)
+    for axis, image in enumerate(mirrored):
+        np.testing.assert_allclose(image, jnp.flip(found, axis), rtol=0, atol=1e-12)
+
+
 def test_published_models_do_not_reflect(getkey):
     model = nn.published_mgno("darcy", channels=4, num_layers=1, key=getkey())
     u = jax.random.normal(getkey(), (64, 64))
@@ -104,11 +121,53 @@ def test_mirrors_are_a_periodic_problem_of_twice_the_size(getkey):
     np.testing.assert_allclose(periodic(twice(u)), twice(mirrored(u)), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(85, 61), (101, 101), (211, 211), (50,), (9, 10, 12)])
-def test_any_grid(shape, getkey):
-    model = _model(getkey(), ndim=len(shape))
-    found = jax.jit(lambda u: model(u))(jax.random.normal(getkey(), shape))
-    assert found.shape == shape and bool(jnp.all(jnp.isfinite(found)))
+ANY: dict[int, Any] = {1: [(50,), (9,)], 2: [(211, 211), (101, 101), (85, 61)], 3: [(9, 10, 12)]}
+
+
+@pytest.mark.parametrize("ndim", ANY)
+def test_one_network_on_any_grid(ndim, getkey):
+    model = _model(getkey(), channels=2, num_layers=1, ndim=ndim)
+    for shape in ANY[ndim]:
+        found = eqx.filter_jit(model)(jax.random.normal(getkey(), shape))
+        assert found.shape == shape and bool(jnp.all(jnp.isfinite(found)))
+
+
+def test_on_fine_grids_it_tends_to_a_local_operator(getkey):
+    """Without training anew on a finer grid: kernels of a fixed width in pixels see less and less
+    of the function, and what is left is what they do to constants, at first order."""
+    model = _model(getkey(), "circular", channels=2, num_layers=1, ndim=1)
+    local = jax.jit(jax.vmap(lambda c: model(jnp.full(8, c))[0]))
+    errors = []
+    for n in (512, 1024, 2048):
+        u = jnp.asarray(np.sin(2 * np.pi * np.arange(n) / n))
+        # Where the coarsest points are.
+        found, limit = eqx.filter_jit(model)(u)[::4], local(u[::4])
+        errors.append(float(jnp.max(jnp.abs(found - limit))))
+    assert errors[0] < 0.1 * float(jnp.ptp(limit))
+    np.testing.assert_allclose(np.divide(errors[:-1], errors[1:]), 2, rtol=0.05)
+
+
+def test_cycles_roll_out_the_heat_equation(getkey):
+    """With the weights of explicit steps, by `lax.scan`: modes decay by their factors, on every
+    grid with the same weights."""
+    cycle = _model(getkey(), channels=1, num_layers=1, smoothing=[(1, 0)], ndim=1).layers[0]
+    stencil = jnp.array([0.3, 0.4, 0.3])[:, None, None]
+    cycle = eqx.tree_at(lambda c: c.levels[0].before[0].s.weight, cycle, stencil)
+
+    @jax.jit
+    def roll_out(u):
+        def step(u, _):
+            after = cycle(u)
+            return after, after
+
+        return jax.lax.scan(step, u, length=30)[1]
+
+    for n in (20, 31):
+        angle = np.pi * 3 / (n + 1)
+        mode = np.sin(angle * np.arange(1, n + 1))
+        factors = (0.4 + 0.6 * np.cos(angle)) ** np.arange(1, 31)
+        found = roll_out(jnp.asarray(mode[:, None]))[..., 0]
+        np.testing.assert_allclose(found, factors[:, None] * mode, rtol=0, atol=1e-12)
 
 
 def test_constants_pass_between_the_levels(getkey):

@@ -1,9 +1,12 @@
 """Networks: convex potentials, whose gradients are proximal maps, and denoisers beside them."""
 
+from ._branch import AbstractBranch as AbstractBranch
+from ._conv_encoder import ConvEncoder as ConvEncoder
 from ._denoiser import (
     ConvDenoiser as ConvDenoiser,
     LipschitzDenoiser as LipschitzDenoiser,
 )
+from ._dirichlet import Dirichlet as Dirichlet, transfinite as transfinite
 from ._fno import FNO as FNO
 from ._galerkin import GalerkinTransformer as GalerkinTransformer
 from ._icnn import (
@@ -27,6 +30,7 @@ from ._nonnegative import (
     NonNegative as NonNegative,
     keep_nonnegative as keep_nonnegative,
 )
+from ._on_grid import OnGrid as OnGrid
 from ._potential import AbstractConvexPotential as AbstractConvexPotential
 from ._pyramid import Pyramid as Pyramid
 from ._rescaled import Rescaled as Rescaled

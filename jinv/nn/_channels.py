@@ -38,9 +38,12 @@ def without_channels(v: Array) -> Array:
     return v[..., 0] if v.shape[-1] == 1 else v
 
 
-def coordinates(grid: tuple[int, ...], dtype) -> Array:
-    """Those of the points, from 0 to 1 along every axis."""
-    axes = [jnp.linspace(0, 1, n, dtype=dtype) for n in grid]
+def coordinates(
+    grid: tuple[int, ...], dtype, box: Sequence[tuple[float, float]] | None = None
+) -> Array:
+    """Those of the points, between both ends of the box along every axis, by default 0 and 1."""
+    box = [(0, 1)] * len(grid) if box is None else box
+    axes = [jnp.linspace(*ends, n, dtype=dtype) for ends, n in zip(box, grid, strict=True)]
     return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._branch import AbstractBranch
 from ._channels import gelu, num_weights, on_channels
 from ._potential import in_dtype
 
@@ -16,7 +17,7 @@ from ._potential import in_dtype
 Smooth = Literal["tanh_sin", "silu_sin", "silu_id", "silu", "gelu", "tanh", "relu"]
 
 _wave = lambda x: jnp.sin(math.pi * (x + 1))
-_SMOOTH: dict[str, Callable[[Array], Array]] = {
+SMOOTH: dict[str, Callable[[Array], Array]] = {
     "tanh_sin": lambda x: x + jnp.tanh(_wave(x)),
     "silu_sin": lambda x: x + jax.nn.silu(_wave(x)),
     "silu_id": lambda x: x + jax.nn.silu(x),
@@ -27,7 +28,7 @@ _SMOOTH: dict[str, Callable[[Array], Array]] = {
 }
 
 
-class MLP(eqx.Module):
+class MLP(AbstractBranch):
     r"""Fully connected layers of any widths, on the last axis of the input.
 
     **Arguments:**
@@ -37,6 +38,11 @@ class MLP(eqx.Module):
         `"silu_id"` ($x$ + SiLU), or one of JAX's: `"silu"`, `"gelu"`, `"tanh"`, `"relu"`.
     - `last`: whether the last layer has the activation too.
     - `key`: for the initial weights, uniform in $\pm 1/\sqrt n$ for $n$ inputs of a layer.
+
+    **Attributes:**
+
+    - `widths`: of the layers, without that of the input.
+    - `num_weights`: the number of trained numbers.
 
     **Raises:** `ValueError` for fewer than two widths or one below 1, or an unknown activation.
 
@@ -95,9 +101,13 @@ class MLP(eqx.Module):
             x = x @ weight
             x = x + on_channels(bias, x)
             if self.last or index < len(self.weights) - 1:
-                x = _SMOOTH[self.activation](x)
+                x = SMOOTH[self.activation](x)
             found.append(x)
         return found
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(weight.shape[1] for weight in self.weights)
 
     @property
     def num_weights(self) -> int:

@@ -16,7 +16,7 @@ from ._grids import Boundary, on_grid, transposed
 Transfer = Literal["nested", "published", "valid"]
 
 
-class _Kernel(eqx.Module):
+class Kernel(eqx.Module):
     """A kernel `(*kernel, in, out)`, in transposed use `(*kernel, out, in)`."""
 
     weight: Float[Array, "..."]
@@ -43,8 +43,8 @@ class Pointwise(eqx.Module):
 class _Smoothing(eqx.Module):
     """A step $u + S * (f - A * u)$, of $u = 0$ if there is none yet."""
 
-    a: _Kernel | None
-    s: _Kernel
+    a: Kernel | None
+    s: Kernel
 
     def __call__(self, u, f, boundary):
         if u is None:
@@ -73,10 +73,10 @@ class _Level(eqx.Module):
     before: tuple[_Smoothing, ...]
     after: tuple[_Smoothing, ...]
     # To the next level: of u, of f, and what gives the residual; from it; none on the coarsest.
-    down_u: _Kernel | None = None
-    down_f: _Kernel | None = None
-    a: _Kernel | None = None
-    up: _Kernel | None = None
+    down_u: Kernel | None = None
+    down_f: Kernel | None = None
+    a: Kernel | None = None
+    up: Kernel | None = None
     norm: Norm | None = None
 
 
@@ -185,7 +185,7 @@ class Maker:
         shape = (first, second) + (size,) * self.ndim
         bound = (size**self.ndim * second) ** -0.5
         weight = jnp.moveaxis(self._array(f"{name}.weight", shape, bound), (0, 1), (-1, -2))
-        return _Kernel(weight, self._array(f"{name}.bias", (outputs,), bound) if bias else None)
+        return Kernel(weight, self._array(f"{name}.bias", (outputs,), bound) if bias else None)
 
     def pointwise(self, name, inputs, outputs, *, bias=False):
         shape, bound = (outputs, inputs) + (1,) * self.ndim, inputs**-0.5

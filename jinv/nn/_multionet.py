@@ -1,6 +1,6 @@
 """Operators as sums of products of two networks: DeepONet and MultiONet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._branch import AbstractBranch
 from ._channels import num_weights
 from ._mlp import MLP, Smooth
 from ._potential import in_dtype
@@ -28,7 +29,11 @@ class MultiONet(eqx.Module):
     **Arguments:**
 
     - `branch`, `trunk`: the widths of the networks, inputs included. The layers that are paired
-        must have equal widths. All layers have the activation, the last ones too.
+        must have equal widths. All layers have the activation, the last ones too. In place of
+        the widths, `branch` may be a network with a feature vector from each layer, a
+        [`jinv.nn.AbstractBranch`][]: it gets $u$ as it is, such as on a grid.
+    - `encoder`: what makes of $u$ the vector that goes into the branch, such as a
+        [`jinv.nn.ConvEncoder`][] for values on a grid.
     - `sum_layers`: $l$; by default all layers but the first of the shallower network.
     - `weighting`: `"global"` (published 2025: $w_k$, which are 0 at first, and one $c$),
         `"per_layer"` (before: $w_k$, 1 at first, and all $c_k$) or `"none"` ($w_k = 1$, $c_k = 0$).
@@ -37,12 +42,13 @@ class MultiONet(eqx.Module):
         time (its first width is 1), which gives as many values as there are entries
         (`in_size`), and a linear map takes these to the outputs. Its `weighting` must be `"none"`.
     - `in_size`: the size of the input vector then; otherwise the branch's first width.
-    - `branch_activation`, `trunk_activation`: see [`jinv.nn.MLP`][].
+    - `branch_activation`, `trunk_activation`: see [`jinv.nn.MLP`][]; the first is that of a
+        `branch` of given widths.
     - `key`: for the initial weights.
 
     **Raises:** `ValueError` for widths that do not fit, a `sum_layers` that is not between 1 and
-    the number of layers less one (of a single layer: 1), or a `weighting` that does not go with
-    several outputs.
+    the number of layers less one (of a single layer: 1), or a `weighting` or a `branch` that
+    does not go with several outputs.
 
     !!! example
         ```python
@@ -54,6 +60,18 @@ class MultiONet(eqx.Module):
         ((29, 29), 114206)
 
         ```
+        The published network for two-phase media, with values on a grid as input:
+        ```python
+        >>> sizes, keys = [128] * 4, jax.random.split(jax.random.key(0))
+        >>> options = {"kernel": 5, "key": keys[0]}
+        >>> encoder = jinv.nn.ConvEncoder((29, 29), (1, 64, 128), (128,), **options)
+        >>> options = {"weighting": "per_layer", "encoder": encoder, "key": keys[1]}
+        >>> options |= {"branch_activation": "relu", "trunk_activation": "relu"}
+        >>> model = jinv.nn.MultiONet([128, *sizes], [2, *sizes], **options)
+        >>> model(jnp.ones((29, 29)), points).shape, model.num_weights
+        ((29, 29), 732294)
+
+        ```
 
     ??? cite "Source"
         Zang, Koutsourelakis, DGenNO: a novel physics-aware neural operator for solving forward and
@@ -61,8 +79,9 @@ class MultiONet(eqx.Module):
         Lu, Jin, Pang, Zhang, Karniadakis, Learning nonlinear operators via DeepONet, 2021.
     """
 
-    branch: MLP
+    branch: AbstractBranch
     trunk: MLP
+    encoder: Callable[[Array], Array] | None
     weights: Float[Array, " l"] | None
     biases: Float[Array, " _"] | None
     mix: MLP | None
@@ -70,9 +89,10 @@ class MultiONet(eqx.Module):
 
     def __init__(
         self,
-        branch: Sequence[int],
+        branch: Sequence[int] | AbstractBranch,
         trunk: Sequence[int],
         *,
+        encoder: Callable[[Array], Array] | None = None,
         sum_layers: int | None = None,
         weighting: Weighting = "global",
         initial: float | None = None,
@@ -82,21 +102,22 @@ class MultiONet(eqx.Module):
         trunk_activation: Smooth = "tanh_sin",
         key: PRNGKeyArray,
     ):
-        branch, trunk = tuple(branch), tuple(trunk)
-        keys = jax.random.split(key, 3)
-        self.branch = MLP(branch, branch_activation, last=True, key=keys[0])
+        keys, self.encoder = jax.random.split(key, 3), encoder
+        if not isinstance(branch, AbstractBranch):
+            branch = MLP(branch, branch_activation, last=True, key=keys[0])
+        self.branch = branch
         self.trunk = MLP(trunk, trunk_activation, last=True, key=keys[1])
-        depth = min(len(branch), len(trunk)) - 1
-        self.sum_layers = max(depth - 1, 1) if sum_layers is None else sum_layers
-        if not 1 <= self.sum_layers <= max(depth - 1, 1):
+        ours, theirs = tuple(branch.widths), self.trunk.widths
+        most = max(min(len(ours), len(theirs)) - 1, 1)
+        self.sum_layers = most if sum_layers is None else sum_layers
+        if not 1 <= self.sum_layers <= most:
             raise ValueError(
-                f"`sum_layers` must be from 1 to {max(depth - 1, 1)} for these widths, "
-                f"got {sum_layers}"
+                f"`sum_layers` must be from 1 to {most} for these widths, got {sum_layers}"
             )
-        if branch[-self.sum_layers :] != trunk[-self.sum_layers :]:
+        if ours[-self.sum_layers :] != theirs[-self.sum_layers :]:
             raise ValueError(
                 f"the last {self.sum_layers} widths of `branch` and `trunk` must agree, "
-                f"got {branch} and {trunk}"
+                f"got {ours} and {theirs}"
             )
         if weighting not in get_args(Weighting):
             raise ValueError(f"`weighting` must be one of {get_args(Weighting)}, got {weighting!r}")
@@ -108,7 +129,8 @@ class MultiONet(eqx.Module):
         elif initial is not None:
             raise ValueError("`initial` must be None if `weighting` is 'none'")
         if in_size is not None or out_channels != 1:
-            if weighting != "none" or branch[0] != 1 or in_size is None:
+            single = isinstance(branch, MLP) and len(branch.weights[0]) == 1
+            if weighting != "none" or not single or in_size is None:
                 raise ValueError(
                     "`out_channels` other than 1 must go with `weighting='none'`, an `in_size` "
                     "and a `branch` whose first width is 1"
@@ -119,7 +141,9 @@ class MultiONet(eqx.Module):
         self, u: Float[Array, "..."], points: Float[Array, "... dim"]
     ) -> Float[Array, "..."]:
         """The values at `points` for the entries of `u`, in any shape; several ones last."""
-        self, u = in_dtype(self, points.dtype), u.reshape(-1).astype(points.dtype)
+        self, u = in_dtype(self, points.dtype), u.astype(points.dtype)
+        u = u if self.encoder is None else self.encoder(u)
+        u = u.reshape(-1) if isinstance(self.branch, MLP) else u
         branch = self.branch.all_layers(u if self.mix is None else u[:, None])
         trunk = self.trunk.all_layers(points)
         products = [
@@ -138,9 +162,10 @@ class MultiONet(eqx.Module):
 
 
 def deeponet(
-    branch: Sequence[int],
+    branch: Sequence[int] | AbstractBranch,
     trunk: Sequence[int],
     *,
+    encoder: Callable[[Array], Array] | None = None,
     branch_activation: Smooth = "tanh_sin",
     trunk_activation: Smooth = "tanh_sin",
     key: PRNGKeyArray,
@@ -163,6 +188,7 @@ def deeponet(
     return MultiONet(
         branch,
         trunk,
+        encoder=encoder,
         sum_layers=1,
         weighting="per_layer",
         branch_activation=branch_activation,
