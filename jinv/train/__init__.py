@@ -1,7 +1,8 @@
 """Training of equinox modules with optax: a pure step, and a loop that resumes exactly."""
 
-from ._batches import Epochs as Epochs, Minibatches as Minibatches
+from ._batches import Epochs as Epochs, HostEpochs as HostEpochs, Minibatches as Minibatches
 from ._conjugate_matching import ConjugateMatching as ConjugateMatching
+from ._ensemble import fit_ensemble as fit_ensemble
 from ._fit import Fit as Fit, fit as fit
 from ._fixed_point import FixedPointMatching as FixedPointMatching
 from ._operators import (
@@ -11,6 +12,7 @@ from ._operators import (
     relative_l2 as relative_l2,
     spectral_h1 as spectral_h1,
 )
+from ._precision import MixedPrecision as MixedPrecision
 from ._proximal_matching import (
     GammaSchedule as GammaSchedule,
     NoisyBatches as NoisyBatches,

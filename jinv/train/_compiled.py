@@ -31,7 +31,7 @@ def compiled_step(
     key: PRNGKeyArray,
     devices: tuple[Any, ...] | None,
     batches: PyTree,
-) -> tuple[Callable, list[Array]]:
+) -> tuple[Callable, list[Any]]:
     """`advance, others` for `arrays, metrics = advance(arrays, others)`; `state` has the form."""
     dynamic, static = eqx.partition((state, (step, key, batches)), eqx.is_array)
     leaves, form = jax.tree.flatten(static)

@@ -1,7 +1,6 @@
 """The training loop: progress, records, checkpoints, and an exact way back into it."""
 
 import functools
-import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,10 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import optax
 import tqdm
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
+from . import _early_stop
 from ._checkpoint import Checkpoints
-from ._compiled import compiled_step, flatten, given, keys
+from ._compiled import compiled_step, flatten, given
+from ._prefetch import made_on_host
+from ._run import Run, record, settle
 from ._shard import replicate, shard_batch
 from ._step import TrainState, TrainStep
 
@@ -23,10 +25,12 @@ class Fit(NamedTuple):
 
     **Attributes:**
 
-    - `model`: the trained model; with `ema_decay` the one with the averaged weights.
+    - `model`: the trained model; with `ema_decay` the one with the averaged weights, with
+        `monitor` the best one.
     - `history`: the records, a list of dictionaries; see `fit`.
     - `state`: the last `TrainState`. `state.step` is less than `num_steps` if the run was
-        interrupted.
+        interrupted or out of `patience`.
+    - `complete`: whether the run came to its end, and was not interrupted.
 
     !!! example
         ```python
@@ -42,6 +46,7 @@ class Fit(NamedTuple):
     model: PyTree
     history: list[dict[str, Any]]
     state: TrainState
+    complete: bool
 
 
 def fit(
@@ -55,8 +60,11 @@ def fit(
     trainable: PyTree = None,
     ema_decay: float | None = None,
     validate: Callable | None = None,
+    monitor: str | None = None,
+    patience: int | None = None,
     devices: Sequence[Any] | None = None,
     host_batches: bool = False,
+    prefetch: int = 0,
     max_skipped: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     save_every: int = 1000,
@@ -84,9 +92,14 @@ def fit(
     - `key`: every random number of the run comes from it.
     - `validate`: `validate(model)`, a dictionary of scalars, called for every record with the
         averaged model if there is one. It is not compiled here.
+    - `monitor`: the name of one of these scalars. The model of the record where it is least is
+        returned, and kept in the checkpoints.
+    - `patience`: stop after so many records in which that number was not less than before.
     - `devices`: split the batches over these (see `shard_batch`), such as `jax.devices()`.
     - `host_batches`: call `batches` outside the compiled step, with a Python integer, for data
-        that do not fit on the device.
+        that do not fit on the device, such as `HostEpochs`.
+    - `prefetch`: make so many of those batches ahead, in a thread, while the device computes. It
+        changes no number. Errors come with their traceback; the thread ends with the call.
     - `max_skipped`: the number of steps that are not finite (they change nothing) before
         the training stops with an error.
     - `checkpoint`: the folder of the checkpoints of this run.
@@ -100,8 +113,9 @@ def fit(
     keyboard there is a warning, a checkpoint of the last step, and what there is is returned.
 
     **Raises:** `ValueError` for a wrong argument, or a checkpoint that cannot be read or is of
-    something else; `FloatingPointError`, with the step, if more than `max_skipped` steps were
-    not finite. The last checkpoint before it stands.
+    something else; `OSError` if one cannot be written, as on a full disk; `FloatingPointError`,
+    with the step, if more than `max_skipped` steps were not finite. The last checkpoint before
+    stands.
 
     !!! example
         ```python
@@ -127,112 +141,82 @@ def fit(
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}")
-    if max_skipped < 0:
-        raise ValueError(f"`max_skipped` must not be negative, got {max_skipped}")
+    for name, count in {"max_skipped": max_skipped, "prefetch": prefetch}.items():
+        if count < 0:
+            raise ValueError(f"`{name}` must not be negative, got {count}")
+    if prefetch and not host_batches:
+        raise ValueError(f"`prefetch` needs `host_batches=True`, got {prefetch} without it")
+    _early_stop.check(monitor, patience, validate is not None)
 
     step = TrainStep(loss, optimiser, trainable=trainable, ema_decay=ema_decay)
-    state, record = step.init(model), {"pending": [], "history": []}
+    state, kept, best = step.init(model), {"pending": [], "history": []}, None
     store = None if checkpoint is None else Checkpoints(checkpoint, key)
     if store is not None and (found := store.restore(state)) is not None:
-        state, record = found
+        state, kept, best = found
+        _early_stop.check_resumed(kept, monitor)
     if int(state.step) > num_steps:
         raise ValueError(f"`num_steps` is {num_steps}, but `checkpoint` is at step {state.step}")
     if devices is not None:
         devices = tuple(devices)
-        state, key, batches = replicate((state, key, batches), devices)
+        state, key, best = replicate((state, key, best), devices)
+        batches = batches if host_batches else replicate(batches, devices)
 
     arrays, unflatten = flatten(state)
-    run = _Run(arrays, int(state.step), record["pending"], record["history"])
+    best = None if monitor is None else best
+    run = Run(arrays, int(state.step), kept["pending"], kept["history"], best)
     compiled = functools.partial(compiled_step, step, state, key, devices)
     fixed = None if host_batches else compiled(batches)
 
-    def settle(run):
-        return _settle(run, int(unflatten(run.arrays).skipped) - max_skipped, store)
+    def settled(run):
+        return settle(run, int(unflatten(run.arrays).skipped) - max_skipped, store)
 
     def save(run):
         if store is not None:
-            record = {"pending": run.pending, "history": run.history}
-            store.save(run.done, unflatten(run.arrays), record)
+            kept = {"pending": run.pending, "history": run.history, "monitor": monitor}
+            store.save(run.done, unflatten(run.arrays), kept, run.best)
+
+    def result(run, complete):
+        state = unflatten(run.arrays)
+        model = state.averaged if run.best is None else run.best
+        return Fit(model, run.history, state, complete)
 
     bar = tqdm.tqdm(initial=run.done, total=num_steps, unit="step", disable=not progress)
-    try:
-        with bar:
+    steps = range(run.done, num_steps)
+    with bar, made_on_host(batches, key, steps, prefetch) as next_batch:
+
+        def program():
+            if fixed is not None:
+                return fixed
+            batch = next_batch()
+            return compiled(given(batch if devices is None else shard_batch(batch, devices)))
+
+        try:
             while True:
                 last = run.done == num_steps
                 if run.pending and (last or run.done % log_every == 0):
-                    run = _record(settle(run), validate, unflatten)
+                    run = record(settled(run), validate, monitor, unflatten)
                     bar.set_postfix(loss=f"{run.history[-1]['loss']:.3e}")
+                if not run.pending:
+                    last = last or _early_stop.exhausted(run.history, monitor, patience)
                 if last or (run.done and run.done % save_every == 0):
-                    run = settle(run)
+                    run = settled(run)
                     save(run)
                 if last:
-                    break
-                advance, others = fixed or compiled(_on_host(batches, key, run.done, devices))
+                    return result(run, True)
+                advance, others = program()
                 arrays, metrics = advance(run.arrays, others)
                 if jax.default_backend() == "cpu":
                     # Queued programs with parallel loops of their own can wait for each other
                     # for ever where the host has few threads.
                     jax.block_until_ready(arrays)
-                run = _Run(arrays, run.done + 1, [*run.pending, metrics], run.history)
+                pending = [*run.pending, metrics]
+                run = run._replace(arrays=arrays, done=run.done + 1, pending=pending)
                 bar.update()
-    except KeyboardInterrupt:
-        run = settle(run)
-        save(run)
-        kept = f"the checkpoint is in {store.folder}" if store else "there is no checkpoint"
-        warnings.warn(
-            f"interrupted after step {run.done} of {num_steps}; {kept}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    state = unflatten(run.arrays)
-    return Fit(state.averaged, run.history, state)
-
-
-class _Run(NamedTuple):
-    """Where a run stands; replaced as a whole, so that an interruption finds it consistent."""
-
-    arrays: list[Array]
-    done: int
-    # The metrics of the steps since the last record; they wait on the device until needed.
-    pending: list[dict[str, Any]]
-    history: list[dict[str, Any]]
-
-
-def _on_host(batches, key, step, devices):
-    batch = batches(keys(key, step)[0], step)
-    return given(batch if devices is None else shard_batch(batch, devices))
-
-
-def _settle(run: _Run, excess: int, store: Checkpoints | None) -> _Run:
-    """Fetches the metrics, and stops a training with `excess` too many steps gone wrong."""
-    pending = [{k: float(v) for k, v in m.items()} for m in jax.device_get(run.pending)]
-    first = run.done - len(pending) + 1
-    wrong = [first + i for i, metrics in enumerate(pending) if not metrics["finite"]]
-    if wrong and excess > 0:
-        step = wrong[-min(excess, len(wrong))]
-        metrics = pending[step - first]
-        if store is None:
-            kept = "there is no `checkpoint`"
-        elif store.last is None:
-            kept = f"there is no checkpoint in {store.folder} yet"
-        else:
-            kept = f"the checkpoint of step {store.last} in {store.folder} stands"
-        raise FloatingPointError(
-            f"step {step} was not finite (loss {metrics['loss']}, norm of its gradient "
-            f"{metrics['gradient_norm']}), which is more often than `max_skipped` allows; {kept}. "
-            f"Try a smaller step size or `optax.clip_by_global_norm`."
-        )
-    return run._replace(pending=pending)
-
-
-def _record(run: _Run, validate: Callable | None, unflatten: Callable) -> _Run:
-    names = dict.fromkeys(["loss", "gradient_norm", *run.pending[0]])
-    kept = [metrics for metrics in run.pending if metrics["finite"]]
-    means = {
-        name: sum(metrics[name] for metrics in kept) / len(kept) if kept else math.nan
-        for name in names
-        if name != "finite"
-    }
-    checked = {} if validate is None else validate(unflatten(run.arrays).averaged)
-    checked = {f"validation_{name}": float(value) for name, value in checked.items()}
-    return run._replace(pending=[], history=[*run.history, {"step": run.done, **means, **checked}])
+        except KeyboardInterrupt:
+            run = settled(run)
+            save(run)
+    where = f"the checkpoint is in {store.folder}" if store else "there is no checkpoint"
+    warnings.warn(
+        f"interrupted after step {run.done} of {num_steps}; {where}", RuntimeWarning, stacklevel=2
+    )
+    return result(run, False)
