@@ -17,11 +17,15 @@ class _Peer:
     default: str
 
 
+_OPERATORS = "JINV_BENCH_OPERATORS", ".venv-operators/bin/python"
 _PEERS = {
     "scico": _Peer("scico", "JINV_BENCH_SCICO", ".venv-scico/bin/python"),
     "deepinv": _Peer("deepinv", "JINV_BENCH_DEEPINV", ".venv-deepinv/bin/python"),
     # Of deepinv's environment, which has it.
     "torch": _Peer("torch", "JINV_BENCH_DEEPINV", ".venv-deepinv/bin/python"),
+    "foundax": _Peer("foundax", *_OPERATORS),
+    "neuraloperator": _Peer("neuralop", *_OPERATORS),
+    "pdequinox": _Peer("pdequinox", *_OPERATORS),
     "jaxopt": _Peer("jaxopt", "JINV_BENCH_JAXOPT", ".venv-jaxopt/bin/python"),
 }
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from . import _mgno_problems as mgno
-from ._contender import AbstractContender
+from ._mgno_measures import MeasuredMemory, trained
 
 
 VERSIONS = ("torch",)
@@ -110,7 +110,7 @@ class _Model:
         return sum(weight.numel() for weight in self.weights.values())
 
 
-class _Infer(AbstractContender):
+class _Infer(MeasuredMemory):
     def __init__(self, problem, params):
         self._model = _Model(problem, params["mode"])
         self.n_weights = self._model.n_weights
@@ -127,7 +127,7 @@ class _Infer(AbstractContender):
         return {"error": problem.objective(self._found[:, 0].double().numpy())}
 
 
-class _Step(AbstractContender):
+class _Step(MeasuredMemory):
     """The authors' norm, and Adam with the decay in the gradient."""
 
     def __init__(self, problem, params):
@@ -157,7 +157,8 @@ class _Step(AbstractContender):
             self._losses.append(loss.item())
 
     def metrics(self, problem):
-        return {"error": problem.objective(np.asarray(self._losses[0])), "loss": self._losses[-1]}
+        error = problem.objective(np.asarray(self._losses[0]))
+        return {"error": error, **trained(self, self._losses)}
 
 
 METHODS = {"infer": _Infer, "step": _Step}

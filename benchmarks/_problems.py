@@ -43,6 +43,7 @@ def make_problem(
     - `imaging`, `imaging_large`, `imaging_prior`: reconstruction of photographs, see
         `_lpn_imaging_problems.py`.
     - `mgno_infer`, `mgno_step`: multigrid neural operators, see `_mgno_problems.py`.
+    - `fno_infer`, `fno_step`: Fourier neural operators, see `_fno_problems.py`.
     """
     if name not in _MAKERS:
         raise ValueError(f"name: expected one of {sorted(_MAKERS)}, got {name!r}.")
@@ -278,6 +279,12 @@ def _mgno(name, size, params, dtype, seed) -> Problem:
     return make_mgno(name, size, params, dtype, seed)
 
 
+def _fno(name, size, params, dtype, seed) -> Problem:
+    from ._fno_problems import make_fno
+
+    return make_fno(name, size, params, dtype, seed)
+
+
 _MAKERS: dict[str, Callable[..., Problem]] = {
     "tv_denoise": _tv_image,
     "tv_deblur": _tv_image,
@@ -295,4 +302,6 @@ _MAKERS: dict[str, Callable[..., Problem]] = {
     "imaging_prior": _imaging,
     "mgno_infer": _mgno,
     "mgno_step": _mgno,
+    "fno_infer": _fno,
+    "fno_step": _fno,
 }

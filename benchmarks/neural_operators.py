@@ -1,37 +1,56 @@
-"""Neural operators: outputs and training steps of the multigrid one, beside PyTorch."""
+"""Neural operators, multigrid and Fourier: outputs and training steps, with their memory."""
 
 from ._cases import Benchmark, Case, Contender
 
 
-def _case(name, batch, side, method, window_steps, smoke):
+def _contender(library, module, method, window_steps, label=None, **params):
+    return Contender(
+        library,
+        f"benchmarks.{module}",
+        method,
+        params,
+        window_steps=window_steps,
+        label=label,
+    )
+
+
+def _mgno(batch, side, method, window_steps, smoke):
     params = {"side": side, "channels": 8 if smoke else 24}
-    found = [Contender("jinv", "benchmarks._mgno_ours", method, {}, window_steps=window_steps)]
+    found = [_contender("jinv", "_mgno_ours", method, window_steps)]
     for mode in ("published", "channels last"):
-        one = {"mode": mode}
-        found.append(
-            Contender(
-                "torch",
-                "benchmarks._mgno_torch",
-                method,
-                one,
-                window_steps=window_steps,
-                label=mode,
-            )
-        )
-    return Case({"name": name, "size": batch, "params": params}, found, reference=None)
+        found.append(_contender("torch", "_mgno_torch", method, window_steps, mode, mode=mode))
+    found.append(_contender("foundax", "_mgno_foundax", method, window_steps))
+    return _case(f"mgno_{method}", batch, params, found)
+
+
+def _fno(batch, side, channels, method):
+    found = [
+        _contender("jinv", "_fno_ours", method, 1, kind, kind=kind)
+        for kind in ("equal weights", "equal widths")
+    ]
+    found.append(_contender("neuraloperator", "_fno_torch", method, 1))
+    found.append(_contender("pdequinox", "_fno_pdequinox", method, 1))
+    return _case(f"fno_{method}", batch, {"side": side, "channels": channels}, found)
+
+
+def _case(name, batch, params, contenders):
+    return Case({"name": name, "size": batch, "params": params}, contenders, reference=None)
 
 
 def cases(smoke: bool) -> list[Case]:
+    methods = ("infer", "step")
     if smoke:
-        return [_case(f"mgno_{method}", 2, 32, method, 1, smoke) for method in ("infer", "step")]
+        mgno = [_mgno(2, 32, method, 1, smoke) for method in methods]
+        return mgno + [_fno(2, 32, 4, method) for method in methods]
     found = []
     for batch, side in ((8, 64), (1, 64), (8, 128)):
-        for method in ("infer", "step"):
-            windows = 8 // batch if side == 64 else 1
-            found.append(_case(f"mgno_{method}", batch, side, method, windows, smoke))
+        windows = 8 // batch if side == 64 else 1
+        found += [_mgno(batch, side, method, windows, smoke) for method in methods]
+    for channels in (32, 24):
+        found += [_fno(8, 64, channels, method) for method in methods]
     return found
 
 
 BENCHMARK = Benchmark(
-    "neural_operators", "multigrid neural operator: outputs and training steps, in PyTorch", cases
+    "neural_operators", "multigrid and Fourier neural operators: outputs and training steps", cases
 )

@@ -3,13 +3,22 @@
 import copy
 import importlib.util
 import json
+import subprocess
 import sys
 
 import cvxpy as cp
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import _figures, _problems, _reference
+from benchmarks import (
+    _figures,
+    _fno_ours,
+    _fno_problems,
+    _problems,
+    _reference,
+    neural_operators,
+)
 from benchmarks.__main__ import load, main, names
 from benchmarks._cases import Benchmark, Case, Contender, Settings, geometric_checkpoints
 from benchmarks._harness import run_benchmark
@@ -362,3 +371,65 @@ def test_jaxopt_hypergradient(tmp_path):
     assert record["outcome"]["result"] == "successful", record["outcome"]["message"]
     assert record["outcome"]["metrics"]["hypergradient_error"] < 1e-4
     assert record["cost"]["compile_s"] > 0
+
+
+@pytest.mark.parametrize("smoke", [True, False])
+def test_neural_operators_are_distinguishable(smoke):
+    for case in neural_operators.cases(smoke):
+        labels = [(contender.library, contender.name) for contender in case.contenders]
+        assert len(set(labels)) == len(labels) and labels[0][0] == "jinv"
+
+
+@pytest.mark.parametrize(
+    "channels, equal, gap", [(32, 1192801, 4416), (24, 671113, 2544), (5, None, None)]
+)
+def test_fourier_operators_have_equally_many_weights(channels, equal, gap):
+    counts = {
+        kind: sum(int(np.prod(s)) for s in _fno_problems.shapes(kind, channels).values())
+        for kind in _fno_problems.KINDS
+    }
+    assert counts["equal weights"] == counts["gated"] == (equal or counts["gated"])
+    if gap is not None:
+        assert counts["gated"] - counts["equal widths"] == gap
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("kind", ["equal weights", "equal widths"])
+def test_fourier_operators_agree_with_their_reference(kind):
+    problem = _problems.make_problem(
+        "fno_infer", 2, {"side": 20, "channels": 3}, dtype="float64", seed=0
+    )
+    model = _fno_ours.network(problem, kind)
+    found = np.asarray(jax.vmap(model)(problem.data["input"]))
+    shapes = _fno_problems.shapes(kind, 3).values()
+    assert model.num_weights == sum(int(np.prod(shape)) for shape in shapes)
+    assert _fno_problems.error_of_output(problem, kind, found) < 1e-12
+    assert _fno_problems.error_of_output(problem, kind, found + 1e-3 * np.max(found)) > 1e-4
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_steps_of_operators_are_judged_by_two_losses():
+    problem = _problems.make_problem(
+        "fno_step", 2, {"side": 20, "channels": 2}, dtype="float64", seed=0
+    )
+    contender = _fno_ours.METHODS["step"](problem, {"kind": "equal weights"})
+    contender.restart()
+    contender.run(3)
+    metrics = contender.metrics(problem)
+    assert metrics["error"] < 1e-12 and len(contender.losses) == 10
+    assert contender.losses[0] == metrics["first_loss"] > metrics["loss"] == contender.losses[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_an_action_is_its_peak():
+    program = """
+import numpy as np
+from benchmarks._mgno_measures import resident_rise
+kept = [np.ones(3000) for _ in range(4000)]
+del kept
+short = lambda: np.ones(5 << 20).sum() + np.ones(2 << 20).sum()
+print(resident_rise(lambda: None), resident_rise(short), resident_rise(short))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    nothing, first, second = (int(word) / 2**20 for word in done.stdout.split())
+    assert nothing < 1 and abs(first - 40) < 1 and abs(second - 40) < 1
