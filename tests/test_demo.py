@@ -49,6 +49,7 @@ def test_files(run):
         "inpainting_yours.png",
         "learned.png",
         "pressure.png",
+        "surrogate.png",
         "table.md",
         "tomography_yours.png",
         "tuning.png",
@@ -113,6 +114,13 @@ def test_pressure(run):
         assert name in text
     unfinished = plain._replace(converged=False)
     assert "(not converged)" in table([], None, pressure._replace(solves={"plain": unfinished}))
+
+
+def test_surrogate(run):
+    text = (run[1] / "table.md").read_text(encoding="utf-8")
+    [row] = [line for line in text.splitlines() if line.startswith("| surrogate |")]
+    _, nodes, error, *_ = row.strip("| ").split(" | ")
+    assert nodes == "64 x 64" and 0 < float(error.rstrip("%")) < 5
 
 
 def test_interruption_keeps_what_is_finished(run, tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ import pytest
 
 from jinv import nn, train
 from jinv.nn import _convolution
-from jinv.nn._convolution import convolve
+from jinv.nn._convolution import convolve, pointwise
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -395,3 +395,17 @@ def test_derivatives_of_a_convolution_and_batches_of_kernels(getkey):
     )[0]
     found, expected = second(lambda x, w: convolve(x, w, 2)), second(plain)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)
+
+
+@pytest.mark.parametrize("axes", [(), (4,), (4, 3), (2, 3, 4)])
+def test_products_at_each_point_and_their_derivatives(axes, rng):
+    x, w = jnp.asarray(rng.normal(size=(5, *axes, 3))), jnp.asarray(rng.normal(size=(5, 3, 2)))
+
+    def outcomes(product):
+        loss = lambda x, w: jnp.sum(jnp.sin(jax.vmap(product, (0, None))(x, w)))
+        value = jax.value_and_grad(loss, (0, 1))(x, w[0])
+        second = jax.hessian(loss, 1)(x, w[0])
+        return value, second, jax.vmap(product)(x, w)
+
+    got, expected = outcomes(pointwise), outcomes(lambda x, w: x @ w)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-12), got, expected)

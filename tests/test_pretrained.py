@@ -345,3 +345,22 @@ def test_misuse_of_the_shipped_priors_is_named(make):
         make("paintings")
     with pytest.raises(ValueError, match="`noise` must be positive"):
         make(noise=-0.1)
+
+
+@pytest.mark.parametrize("name", ["mgno", "fno", "multionet"])
+def test_shipped_operators_know_darcy_flow(name):
+    made = jinv.pde.darcy_two_phase(4, 127, key=jax.random.key(99), stride=2, progress=False)
+    inputs, outputs = (jnp.asarray(x, jnp.float32) for x in (made.inputs, made.outputs))
+    model, record = jinv.pretrained.operator(name), read_record(f"operator_{name}")
+    found = eqx.filter_jit(lambda model, u: jax.lax.map(model, u))(model, inputs)
+    assert found.dtype == jnp.float32 and record["accuracy"]["l2"] < 0.04
+    errors = jax.vmap(jinv.train.relative_l2)(found, outputs)
+    # New media, drawn as those of the record.
+    np.testing.assert_array_less(errors, 2.5 * record["accuracy"]["l2"])
+    on_boundary = found.at[:, 1:-1, 1:-1].set(0)
+    np.testing.assert_array_equal(on_boundary, 0)
+
+
+def test_operator_names():
+    with pytest.raises(ValueError, match="`name` must be one of .*'mgno'.*got 'fourier'"):
+        jinv.pretrained.operator("fourier")

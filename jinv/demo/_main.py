@@ -20,8 +20,10 @@ from ._report import (
     write_learned,
     write_panels,
     write_pressure,
+    write_surrogate,
     write_tuning,
 )
+from ._surrogate import predict_flow
 from ._task import TASKS, Task
 from ._tune import tune
 
@@ -77,14 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pressure = solve_pressure(64 if smoke else 256)
         write_pressure(pressure, told.output)
         (told.output / "table.md").write_text(table(done, learned, pressure), encoding="utf-8")
+        surrogate = predict_flow()
+        write_surrogate(surrogate, told.output)
+        tables = table(done, learned, pressure, surrogate)
+        (told.output / "table.md").write_text(tables, encoding="utf-8")
     except KeyboardInterrupt:
         names = ", ".join(item.task.name for item in done) or "nothing"
         print(f"\njinv.demo: interrupted; finished: {names}", file=sys.stderr)
         return 130
-    names = ", ".join(
-        str(told.output / n) for n in ("tuning.png", "learned.png", "pressure.png", "table.md")
-    )
-    print(f"\n{table(done, learned, pressure)}\nwrote {names}")
+    written = [f"{name}.png" for name in ("tuning", "learned", "pressure", "surrogate")]
+    names = ", ".join(str(told.output / name) for name in (*written, "table.md"))
+    print(f"\n{tables}\nwrote {names}")
     return 0
 
 
@@ -136,8 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jinv.demo",
         description="Deblurs, fills in and reconstructs pictures with total variation, whose "
-        "weight is learnt by the derivative of the solution; deblurs with a learned prior; and "
-        "solves for the pressure of a fluid among obstacles. Writes figures and a table.",
+        "weight is learnt by the derivative of the solution; deblurs with a learned prior; solves "
+        "for the pressure of a fluid among obstacles; and predicts flow in a porous medium. "
+        "Writes figures and a table.",
     )
     parser.add_argument("--image", type=Path, help="a picture of your own to test on")
     parser.add_argument("--output", type=Path, default=Path("results/demo"), help="folder")

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from .. import plot
 from ._evaluate import Evaluation
 from ._learned import Learned
 from ._pressure import Pressure
+from ._surrogate import Surrogate
 from ._task import Task
 from ._tune import Tuning
 
@@ -56,11 +59,27 @@ def write_pressure(pressure: Pressure, folder: Path) -> Path:
     return plot.save(figure, folder / "pressure.png")
 
 
+def write_surrogate(surrogate: Surrogate, folder: Path) -> Path:
+    """The medium, its pressure, the prediction, and ten times the error."""
+    low, high = (float(f(surrogate.medium)) for f in (np.min, np.max))
+    largest = float(np.max(surrogate.solution))
+    pictures = {
+        "medium": (surrogate.medium - low) / (high - low),
+        "solver": surrogate.solution / largest,
+        "operator": surrogate.prediction / largest,
+        "10 x error": 10 * abs(surrogate.prediction - surrogate.solution) / largest,
+    }
+    return plot.save(plot.images(pictures, cmap="viridis"), folder / "surrogate.png")
+
+
 def table(
-    done: list[Finished], learned: Learned | None = None, pressure: Pressure | None = None
+    done: list[Finished],
+    learned: Learned | None = None,
+    pressure: Pressure | None = None,
+    surrogate: Surrogate | None = None,
 ) -> str:
     """Markdown tables: the reconstructions, the tuning with its gradient check, the learned prior,
-    and the linear solves."""
+    the linear solves, and the prediction of an operator."""
     lines = [
         "Total variation with a fixed and with a learnt weight; each cell is PSNR in dB / SSIM.",
         "",
@@ -95,6 +114,15 @@ def table(
             "| task | " + " | ".join(["cells", *pressure.solves]) + " |",
             "|---|---|" + "---|" * len(pressure.solves),
             _pressure_row(pressure),
+        ]
+    if surrogate is not None:
+        lines += [
+            "",
+            "Darcy flow in a new medium, predicted by the multigrid operator.",
+            "",
+            "| task | nodes | relative error | solver | operator | compile |",
+            "|---|---|---|---|---|---|",
+            _surrogate_row(surrogate),
         ]
     return "\n".join(lines) + "\n"
 
@@ -137,3 +165,16 @@ def _pressure_row(pressure: Pressure) -> str:
         cells.append(f"{steps} / {s.residual:.1e} / {costs}")
     height, width = pressure.shape
     return "| " + " | ".join(["pressure", f"{height} x {width}", *cells]) + " |"
+
+
+def _surrogate_row(surrogate: Surrogate) -> str:
+    height, width = surrogate.medium.shape
+    cells = [
+        "surrogate",
+        f"{height} x {width}",
+        f"{surrogate.error:.2%}",
+        f"{1000 * surrogate.solver_seconds:.3g} ms",
+        f"{1000 * surrogate.operator_seconds:.3g} ms",
+        f"{surrogate.compile_seconds:.1f} s",
+    ]
+    return "| " + " | ".join(cells) + " |"

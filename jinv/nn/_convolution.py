@@ -21,6 +21,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from ._winograd import FACTORS, contract, grid_of, interleave, winograd_forward, winograd_kernel
+
 
 def convolve(
     x: Float[Array, "h w channels"],
@@ -63,6 +65,16 @@ def convolve_transposed(
     )[0]
 
 
+def pointwise(
+    x: Float[Array, "... channels"], weight: Float[Array, "channels out"]
+) -> Float[Array, "..."]:
+    """`x @ weight`, in batches as one product: with several axes XLA contracts more slowly."""
+    if x.ndim == 1:
+        return x @ weight
+    found = convolve(x.reshape(-1, 1, x.shape[-1]), weight[None, None], 1)
+    return found.reshape(*x.shape[:-1], weight.shape[1])
+
+
 def _plain_forward(x, w, *, stride, shape, kernel, before, out):
     pads = [
         (before, stride * (m - 1) + kernel - before - n) for m, n in zip(out, shape, strict=True)
@@ -83,92 +95,11 @@ def _plain_kernel(x, z, *, kernel, **params):
     return jax.linear_transpose(fn, like)(z)[0]
 
 
-# For each stride matrices (A, B, G) with z[o] = sum_p A[p, o] (B x)[p] (G w)[p], for two outputs
-# next to each other: 4 products for 6, and 5 for 6. Stride 1 is the minimal one of Winograd; for
-# stride 2 even pixels meet two weights, of which Karatsuba saves one product, odd ones meet one.
-_FACTORS = {
-    1: (
-        np.array([[1, 0], [1, 1], [1, -1], [0, -1]]),
-        np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
-        np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
-    ),
-    2: (
-        np.array([[1, 0], [1, 1], [0, 1], [1, 0], [0, 1]]),
-        np.array(
-            [[1, 0, -1, 0, 0], [0, 0, 1, 0, 0], [0, 0, -1, 0, 1], [0, 1, 0, 0, 0]]
-            + [[0, 0, 0, 1, 0]]
-        ),
-        np.array([[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 1, 0], [0, 1, 0]]),
-    ),
-}
-
-
-def _combine(coefficients, arrays):
-    """The linear combination, without the terms that are zero."""
-    terms = zip(coefficients, arrays, strict=True)
-    first, *rest = [array if c == 1 else float(c) * array for c, array in terms if c]
-    return sum(rest, first)
-
-
-def _both_axes(matrix, arrays):
-    """The matrix on both axes of a nested list of arrays."""
-    rows = [[_combine(row, column) for column in zip(*arrays, strict=True)] for row in matrix]
-    return [[_combine(row, arrays) for row in matrix] for arrays in rows]
-
-
-def _grid(x, offsets, step, tiles, before):
-    """`grid[i][j]`: the pixels `step * t + (i, j) - before`, with zeros around the image."""
-    after = [
-        step * (n - 1) + offsets - before - size
-        for n, size in zip(tiles, x.shape[1:3], strict=True)
-    ]
-    x = jax.lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, 0, 0), *((before, a, 0) for a in after), (0, 0, 0)]
-    )
-    cut = lambda x, i, axis: jax.lax.slice_in_dim(
-        x, i, i + step * (tiles[axis - 1] - 1) + 1, step, axis
-    )
-    rows = [cut(x, i, 1) for i in range(offsets)]
-    return [[cut(row, j, 2) for j in range(offsets)] for row in rows]
-
-
-def _interleave(grid, shape):
-    """The inverse of `_grid` without overlap: an image of the given shape."""
-    x = jnp.stack([jnp.stack(row, 3) for row in grid], 2)
-    n, h, a, w, b, c = x.shape
-    return x.reshape(n, h * a, w * b, c)[:, : shape[0], : shape[1]]
-
-
-def _tiles(out):
-    return tuple(-(-n // 2) for n in out)
-
-
-def _winograd_forward(x, w, *, stride, shape, kernel, before, out):
-    a, b, g = _FACTORS[stride]
-    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, _tiles(out), before))
-    u = _both_axes(g, w)
-    z = [[p @ q for p, q in zip(*rows, strict=True)] for rows in zip(v, u, strict=True)]
-    return _interleave(_both_axes(a.T, z), out)
-
-
-def _winograd_kernel(x, z, *, stride, shape, kernel, before, out):
-    a, b, g = _FACTORS[stride]
-    v = _both_axes(b, _grid(x, b.shape[1], 2 * stride, _tiles(out), before))
-    y = _both_axes(a, _grid(z, 2, 2, _tiles(out), 0))
-    u = [[_contract(p, q) for p, q in zip(*rows, strict=True)] for rows in zip(v, y, strict=True)]
-    return jnp.stack([jnp.stack(row) for row in _both_axes(g.T, u)])
-
-
-def _contract(x, z):
-    # Of matrices: XLA contracts three axes at once four times slower.
-    return x.reshape(-1, x.shape[3]).T @ z.reshape(-1, z.shape[3])
-
-
 def _flipped(z, w, *, stride, shape, kernel, before, out):
     """The transpose for stride 1, a convolution itself."""
     w = jnp.swapaxes(w[::-1, ::-1], 2, 3)
     fast = kernel == 3 and w.shape[2] >= _MANY
-    forward = _winograd_forward if fast else _plain_forward
+    forward = winograd_forward if fast else _plain_forward
     before = kernel - 1 - before
     return forward(z, w, stride=1, shape=out, kernel=kernel, before=before, out=shape)
 
@@ -196,7 +127,7 @@ def _subpixel(z, w, *, stride, shape, kernel, before, out):
         layout = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(z, part, (1, 1), pads, dimension_numbers=layout)
 
-    return _interleave([[phase(i, j) for j in range(stride)] for i in range(stride)], shape)
+    return interleave([[phase(i, j) for j in range(stride)] for i in range(stride)], shape)
 
 
 def _folded(z, w, *, stride, shape, kernel, before, out):
@@ -206,7 +137,7 @@ def _folded(z, w, *, stride, shape, kernel, before, out):
     fold = lambda parts, size, axis: _fold(list(parts), stride, size, axis, before)
     rows = [fold(column, shape[0], 1) for column in zip(*y, strict=True)]
     grid = [fold(row, shape[1], 2) for row in zip(*rows, strict=True)]
-    return _interleave(grid, shape)
+    return interleave(grid, shape)
 
 
 def _fold(parts, stride, size, axis, before):
@@ -228,7 +159,7 @@ def _fold(parts, stride, size, axis, before):
 
 
 def _patches(x, stride, kernel, before, out):
-    grid = _grid(x, kernel, stride, out, before)
+    grid = grid_of(x, kernel, stride, out, before)
     return jnp.concatenate([part for row in grid for part in row], 3)
 
 
@@ -251,7 +182,7 @@ def _shifted_kernel(x, z, *, stride, shape, kernel, before, out):
     x = x.reshape(n, x.shape[1], width, stride * channels)
     row = lambda i: jax.lax.slice_in_dim(x, i, i + stride * (out[0] - 1) + 1, stride, 1)
     shift = lambda m: jax.lax.pad(z, zero, [(0, 0, 0)] * 2 + [(m, blocks - 1 - m, 0), (0, 0, 0)])
-    found = _contract(
+    found = contract(
         jnp.concatenate([row(i) for i in range(kernel)], 3),
         jnp.concatenate([shift(m) for m in range(blocks)], 3),
     )
@@ -282,14 +213,14 @@ _SOME, _LARGE = 16, 2**17
 
 def _fast(name, channels, stride, kernel, size):
     """The implementation for CPUs, by measurement."""
-    few = kernel == 3 and stride in _FACTORS and channels >= _MANY
+    few = kernel == 3 and stride in FACTORS and channels >= _MANY
     if name == "kernel":
         some = channels >= _SOME and size > _LARGE
-        return _winograd_kernel if few else _canonical_kernel if some else _shifted_kernel
+        return winograd_kernel if few else _canonical_kernel if some else _shifted_kernel
     if channels < 8:
         return _patched_forward if name == "forward" else _folded
     if name == "forward":
-        return _winograd_forward if few else _plain_forward
+        return winograd_forward if few else _plain_forward
     return _flipped if stride == 1 else _subpixel
 
 
@@ -320,7 +251,25 @@ def _on_cpu(name, first, second, **params):
 _PLAIN = {"forward": _plain_forward, "input": _plain_input, "kernel": _plain_kernel}
 
 
+def _rows_times(x, matrix):
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[1])
+
+
+# Those of kernels of one pixel, on all devices.
+_PRODUCT = {
+    "forward": lambda x, w: _rows_times(x, w[0, 0]),
+    "input": lambda z, w: _rows_times(z, w[0, 0].T),
+    "kernel": lambda x, z: contract(x, z)[None, None],
+}
+
+
+def _is_product(*, stride, shape, kernel, before, out):
+    return kernel == stride == 1 and before == 0 and shape == out
+
+
 def _evaluate(first, second, *, name, **params):
+    if _is_product(**params):
+        return _PRODUCT[name](first, second)
     return jax.lax.platform_dependent(
         first,
         second,
@@ -349,7 +298,9 @@ def _primitive(name: str) -> Primitive:
             found = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **params)
             return found.reshape(*first.shape[:2], *found.shape[1:]), 0
         # Kernels that differ from image to image.
-        return jax.vmap(ft.partial(_PLAIN[name], **params), dims)(first, second), 0
+        product = _is_product(**params)
+        fn = _PRODUCT[name] if product else ft.partial(_PLAIN[name], **params)
+        return jax.vmap(fn, dims)(first, second), 0
 
     batching.primitive_batchers[primitive] = batch
     return primitive

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._branch import AbstractBranch
 from ._channels import gelu, num_weights, on_channels
+from ._convolution import pointwise
 from ._potential import in_dtype
 
 
@@ -98,7 +99,7 @@ class MLP(AbstractBranch):
                 f"`x` must have {len(self.weights[0])} entries along its last axis, got {x.shape}"
             )
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = x @ weight
+            x = pointwise(x, weight)
             x = x + on_channels(bias, x)
             if self.last or index < len(self.weights) - 1:
                 x = SMOOTH[self.activation](x)

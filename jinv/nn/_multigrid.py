@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._channels import on_channels
+from ._convolution import pointwise
 from ._grids import Boundary, on_grid, transposed
 
 
@@ -34,7 +35,7 @@ class Pointwise(eqx.Module):
     bias: Float[Array, " out"] | None = None
 
     def __call__(self, x):
-        found = x @ self.weight
+        found = pointwise(x, self.weight)
         if self.bias is None:
             return found
         return found + on_channels(self.bias, found)
