@@ -97,7 +97,7 @@ def on_grids(strides, num):
         yield inputs.shape[1], inputs, outputs
 
 
-strides = [4, 6] if small else [2, 3, 4, 6, 7, 9]
+strides = [4, 6] if small else [2, 3, 4, 6, 7]
 curves = {name: {} for name in names}
 for size, inputs, outputs in on_grids(strides, 2 if small else 4):
     for name, network in models.items():
