@@ -111,10 +111,10 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# Training was at 64. The kernels of the multigrid operator have a width in pixels, so that on
-# another grid they are another operator; the Fourier operator has the same modes on every grid, and loses
-# less; the sensors of the MultiONet stay where they are, and it loses least, from a worse start.
-# A network for several grids has to be trained on several grids.
+# Training was at 64. The Fourier operator has the same modes on every grid, and the sensors of the
+# MultiONet stay where they are: their errors hardly change. The kernels of the multigrid operator have
+# a width in pixels, so that on another grid it is another operator, which it was not trained to be:
+# best at home, useless elsewhere. A network for several grids has to be trained on them.
 
 # %% [markdown]
 # ## Train one yourself
@@ -175,8 +175,8 @@ for name, gradient in through.items():
 
 # %% [markdown]
 # A small error of the values says little about derivatives with respect to single pixels: the
-# networks have seen media of two values only, never one between. Along directions that stay
-# among such media they are better than pixel by pixel.
+# networks have seen media of two values only, never one between. Direction and shape come out for the
+# operators on grids, the size does not; the MultiONet looks at 29 x 29 sensors, and at nothing between.
 
 # %% [markdown]
 # ## Inversion

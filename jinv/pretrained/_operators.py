@@ -33,8 +33,8 @@ def operator(name: str = "mgno") -> Dirichlet:
 
     **Returns:** a module that maps values of $a$ at the nodes to those of $u$: the network with the
     scales of its data ([`jinv.train.Normalised`][]) in a [`jinv.nn.Dirichlet`][], so that $u$ is
-    exactly zero on the boundary. It takes any grid; what it is worth far from 64 x 64 is in
-    notebook 06.
+    exactly zero on the boundary. It takes any grid, the multigrid operator from 32 nodes a side
+    on; what it is worth far from 64 x 64 is in notebook 06.
 
     Raises `ValueError` for another name.
 

@@ -143,7 +143,8 @@ class TrainStep(eqx.Module):
         finite = jnp.isfinite(value) & jnp.isfinite(norm) & _tree.all_finite(new)
         new = new, opt_state, self._average(state, new)
         old = weights, state.opt_state, state.average
-        new, opt_state, average = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        # XLA would copy the formula of the condition into a selection for each of the arrays.
+        new, opt_state, average = jax.lax.cond(finite, lambda: new, lambda: old)
         skipped = state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32)
         state = TrainState(eqx.combine(new, rest), opt_state, state.step + 1, skipped, average)
         return state, {"loss": value, "gradient_norm": norm, "finite": finite, **metrics}
