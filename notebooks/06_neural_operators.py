@@ -112,9 +112,9 @@ plt.show()
 
 # %% [markdown]
 # Training was at 64. The Fourier operator has the same modes on every grid, and the sensors of the
-# MultiONet stay where they are: their errors hardly change. The kernels of the multigrid operator have
-# a width in pixels, so that on another grid it is another operator, which it was not trained to be:
-# best at home, useless elsewhere. A network for several grids has to be trained on them.
+# MultiONet stay where they are: their errors hardly change. The kernels of the multigrid operator
+# have a width in pixels, so that on another grid it is another operator, which it was not trained
+# to be: best at home, useless elsewhere. A network for several grids has to be trained on them.
 
 # %% [markdown]
 # ## Train one yourself
@@ -175,8 +175,9 @@ for name, gradient in through.items():
 
 # %% [markdown]
 # A small error of the values says little about derivatives with respect to single pixels: the
-# networks have seen media of two values only, never one between. Direction and shape come out for the
-# operators on grids, the size does not; the MultiONet looks at 29 x 29 sensors, and at nothing between.
+# networks have seen media of two values only, never one between. The shape comes out of the
+# operators on grids, the size does not; the MultiONet looks at 29 x 29 sensors, and at nothing
+# between them.
 
 # %% [markdown]
 # ## Inversion
