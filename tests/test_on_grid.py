@@ -33,12 +33,13 @@ def test_sensors_are_interpolated_and_points_are_the_nodes(sensors, grid):
 
 
 def test_the_same_weights_on_any_grid(getkey):
-    model = nn.OnGrid(nn.MultiONet([15, 8, 8], [2, 8, 8], key=getkey()), (3, 5))
+    network = nn.MultiONet([15, 8, 8], [2, 8, 8], key=getkey())
+    model = nn.OnGrid(network, (3, 5))
     smooth = lambda n, m: jnp.asarray(np.sin(np.linspace(0, 1, n)[:, None] + np.linspace(0, 2, m)))
     fine = eqx.filter_jit(model)(smooth(9, 9))
     finer = jax.vmap(model)(smooth(17, 17)[None])[0]
     np.testing.assert_allclose(finer[::2, ::2], fine, rtol=0, atol=1e-3)
-    assert model.num_weights == model.operator.num_weights
+    assert model.num_weights == network.num_weights
 
 
 def test_misuse_is_named(getkey):

@@ -268,7 +268,7 @@ def test_an_interruption_leaves_no_thread_and_resumes_exactly(tmp_path):
         if interrupt:
             assert entered.wait(20)
             threading.Timer(0.1, held.set).start()
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return {"first": w[0]}
 
     options = {"checkpoint": tmp_path, "validate": validate}

@@ -1,7 +1,7 @@
 """Darcy flow in a medium that no network has seen, by a solver and by a trained operator."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -34,7 +34,8 @@ def predict_flow() -> Surrogate:
     solver_seconds = time.perf_counter() - begin
     model = operator("mgno")
     begin = time.perf_counter()
-    compiled = eqx.filter_jit(lambda model, u: model(u)).lower(model, medium).compile()
+    program: Any = eqx.filter_jit(lambda model, u: model(u))
+    compiled = program.lower(model, medium).compile()
     compile_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
     prediction = jax.block_until_ready(compiled(model, medium))

@@ -65,8 +65,8 @@ def darcy_network(kind: str, *, key: PRNGKeyArray, **settings: Any) -> eqx.Modul
     widths, (of_encoder, of_model) = settings["widths"], jax.random.split(key)
     encoder = ConvEncoder((29, 29), (1, 64, 128), widths[:1], kernel=5, key=of_encoder)
     make = MultiONet if kind == "multionet" else deeponet
-    rest = {"weighting": "per_layer"} if kind == "multionet" else {}
-    activations = {"branch_activation": "silu_id", "trunk_activation": "silu_sin"}
+    options: dict[str, Any] = {"branch_activation": "silu_id", "trunk_activation": "silu_sin"}
+    options |= {"weighting": "per_layer"} if kind == "multionet" else {}
     branch, trunk = [widths[0], *widths], [2, *widths]
-    model = make(branch, trunk, encoder=encoder, **rest, **activations, key=of_model)
+    model = make(branch, trunk, encoder=encoder, **options, key=of_model)
     return OnGrid(model, (29, 29))
