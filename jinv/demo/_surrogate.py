@@ -37,14 +37,16 @@ def predict_flow() -> Surrogate:
     program: Any = eqx.filter_jit(lambda model, u: model(u))
     compiled = program.lower(model, medium).compile()
     compile_seconds = time.perf_counter() - begin
+    jax.block_until_ready(compiled(model, medium))  # the first call also fetches its memory
     begin = time.perf_counter()
     prediction = jax.block_until_ready(compiled(model, medium))
+    operator_seconds = time.perf_counter() - begin
     return Surrogate(
         medium,
         solution,
         prediction,
         float(relative_l2(prediction, solution)),
         solver_seconds,
-        time.perf_counter() - begin,
+        operator_seconds,
         compile_seconds,
     )
