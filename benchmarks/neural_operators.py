@@ -23,13 +23,13 @@ def _mgno(batch, side, method, window_steps, smoke):
     return _case(f"mgno_{method}", batch, params, found)
 
 
-def _fno(batch, side, channels, method):
+def _fno(batch, side, channels, method, window_steps=1):
     found = [
-        _contender("jinv", "_fno_ours", method, 1, kind, kind=kind)
+        _contender("jinv", "_fno_ours", method, window_steps, kind, kind=kind)
         for kind in ("equal weights", "equal widths")
     ]
-    found.append(_contender("neuraloperator", "_fno_torch", method, 1))
-    found.append(_contender("pdequinox", "_fno_pdequinox", method, 1))
+    found.append(_contender("neuraloperator", "_fno_torch", method, window_steps))
+    found.append(_contender("pdequinox", "_fno_pdequinox", method, window_steps))
     return _case(f"fno_{method}", batch, {"side": side, "channels": channels}, found)
 
 
@@ -43,11 +43,13 @@ def cases(smoke: bool) -> list[Case]:
         mgno = [_mgno(2, 32, method, 1, smoke) for method in methods]
         return mgno + [_fno(2, 32, 4, method) for method in methods]
     found = []
-    for batch, side in ((8, 64), (1, 64), (8, 128)):
-        windows = 8 // batch if side == 64 else 1
-        found += [_mgno(batch, side, method, windows, smoke) for method in methods]
+    # Training steps for about two seconds, as long as a call in `jinv.train.fit`.
+    for batch, side, calls, steps in ((8, 64, 1, 8), (1, 64, 8, 50), (8, 128, 1, 2)):
+        found.append(_mgno(batch, side, "infer", calls, smoke))
+        found.append(_mgno(batch, side, "step", steps, smoke))
     for channels in (32, 24):
-        found += [_fno(8, 64, channels, method) for method in methods]
+        found.append(_fno(8, 64, channels, "infer"))
+        found.append(_fno(8, 64, channels, "step", 16))
     return found
 
 

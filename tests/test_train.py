@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from jinv.train import Minibatches, TrainStep, fit, replicate, shard_batch
+from jinv.train._compiled import Pace
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -258,6 +259,24 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, stop):
     assert_same(resumed, run(batches=SAMPLES, host_batches=True, **FULL))
     # Where batches are made does not matter either, and a complete run returns at once.
     assert_same(run(checkpoint=tmp_path, **FULL), resumed)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_the_number_of_steps_in_a_call_changes_no_bit(monkeypatch, most):
+    calls, timed = [], Pace.timed
+
+    def noted(self, call, *args, count):
+        calls.append(count)
+        return timed(self, call, *args, count=count)
+
+    monkeypatch.setattr(Pace, "timed", noted)
+    full = run(**FULL)
+    assert sum(calls) == 23 and len(calls) < 10
+    fewer = lambda self, done, *until: min(most, *(each - done % each for each in until))
+    monkeypatch.setattr(Pace, "steps", fewer)
+    calls.clear()
+    assert_same(run(**FULL), full)
+    assert sum(calls) == 23 and max(calls) == most
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path):

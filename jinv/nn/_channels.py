@@ -1,5 +1,6 @@
 """What networks on grids have in common: values with channels last."""
 
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -48,7 +49,9 @@ def coordinates(
 
 
 def gelu(x: Array) -> Array:
-    return jax.nn.gelu(x, approximate=False)
+    """By the error function, whose one rational function takes a third of the time of the
+    complementary one in `jax.nn.gelu`; as exact but far below zero, where both vanish."""
+    return 0.5 * x * (1 + jax.lax.erf(math.sqrt(0.5) * x))
 
 
 def num_weights(model: eqx.Module) -> int:

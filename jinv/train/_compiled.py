@@ -1,21 +1,51 @@
-"""The compiled step of `fit`, on flat lists of arrays.
+"""The compiled steps of `fit`, on flat lists of arrays.
 
 Modules are flattened by Python code, which for a small network takes several times longer than
 the step itself. So the loop carries the arrays of a state as a list, and everything that is
 not an array is in the key of a cache: a second `fit` with the same functions and shapes does
 not compile again.
+
+One call takes many steps in a loop, whose number is not known to the compiler: any division of a
+training into calls is the same program. On CPUs each call gets its memory anew from the operating
+system, which for large networks takes up to half as long as a step.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ._shard import replicate, shard_batch
 from ._step import TrainState, TrainStep
+
+
+# At most so many steps in a call, and about so many seconds: until then an interruption waits.
+_MOST, _SECONDS = 1024, 2.0
+
+
+class Pace:
+    """How many steps the next call should take, by the time of the last one."""
+
+    def __init__(self):
+        self._allowed, self._compiled = 1, False
+
+    def steps(self, done: int, *until: int) -> int:
+        """Not beyond the next multiple of each of these numbers."""
+        return min(self._allowed, *(each - done % each for each in until))
+
+    def timed(self, call: Callable, *args, count: int):
+        begin = time.perf_counter()
+        found = jax.block_until_ready(call(*args, count))
+        seconds = (time.perf_counter() - begin) / count
+        if self._compiled:
+            self._allowed = int(min(max(_SECONDS / seconds, 1), _MOST))
+        self._compiled = True
+        return found
 
 
 def flatten(state: TrainState) -> tuple[list[Array], Callable[[list[Array]], TrainState]]:
@@ -25,14 +55,15 @@ def flatten(state: TrainState) -> tuple[list[Array], Callable[[list[Array]], Tra
     return arrays, lambda arrays: eqx.combine(jax.tree.unflatten(structure, arrays), static)
 
 
-def compiled_step(
+def compiled_steps(
     step: TrainStep,
     state: TrainState,
     key: PRNGKeyArray,
     devices: tuple[Any, ...] | None,
     batches: PyTree,
 ) -> tuple[Callable, list[Any]]:
-    """`advance, others` for `arrays, metrics = advance(arrays, others)`; `state` has the form."""
+    """`advance, others` for `arrays, metrics = advance(arrays, others, count)`, with the metrics
+    of the steps one after another; `state` has the form."""
     dynamic, static = eqx.partition((state, (step, key, batches)), eqx.is_array)
     leaves, form = jax.tree.flatten(static)
     advance = _compiled(jax.tree.structure(dynamic), form, tuple(leaves), devices)
@@ -43,9 +74,9 @@ def compiled_step(
 def _compiled(structure, form, leaves: tuple[Any, ...], devices) -> Callable:
     static = jax.tree.unflatten(form, leaves)
 
-    # Nothing is donated: an interruption has to find the old state alive.
-    @jax.jit
-    def advance(arrays, others):
+    # Traced once, for its metrics and in the loop.
+    @functools.partial(jax.jit, inline=True)
+    def one(arrays, others):
         dynamic = jax.tree.unflatten(structure, [*arrays, *others])
         state, (step, key, batches) = eqx.combine(dynamic, static)
         batch_key, loss_key = keys(key, state.step)
@@ -56,6 +87,18 @@ def _compiled(structure, form, leaves: tuple[Any, ...], devices) -> Callable:
             state, metrics = step(state, shard_batch(batch, devices), key=loss_key)
             state = replicate(state, devices)
         return flatten(state)[0], metrics
+
+    # Nothing is donated: an interruption has to find the old state alive.
+    @jax.jit
+    def advance(arrays, others, count):
+        many = lambda like: jnp.zeros((_MOST, *like.shape), like.dtype)
+        kept = jax.tree.map(many, jax.eval_shape(one, arrays, others)[1])
+
+        def body(index, carry):
+            arrays, metrics = one(carry[0], others)
+            return arrays, jax.tree.map(lambda all, new: all.at[index].set(new), carry[1], metrics)
+
+        return jax.lax.fori_loop(0, count, body, (arrays, kept))
 
     return advance
 

@@ -6,16 +6,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import optax
 import tqdm
 from jaxtyping import PRNGKeyArray, PyTree
 
 from . import _early_stop
 from ._checkpoint import Checkpoints
-from ._compiled import compiled_step, flatten, given
+from ._compiled import Pace, compiled_steps, flatten, given
 from ._prefetch import made_on_host
-from ._run import Run, record, settle
+from ._run import Run, advanced, check_finite, record
 from ._shard import replicate, shard_batch
 from ._step import TrainState, TrainStep
 
@@ -71,14 +70,14 @@ def fit(
     log_every: int = 100,
     progress: bool = True,
 ) -> Fit:
-    """Trains a model: `num_steps` times `TrainStep`, compiled together with its batch.
+    """Trains a model: `num_steps` times `TrainStep`, compiled together with their batches.
 
     With `checkpoint`, the same call goes on from the last checkpoint in that folder, or returns
     at once if it is complete; with a larger `num_steps` it goes on further. A run that was
     interrupted and resumed has the same numbers as one that was not, bit for bit where XLA
     repeats itself (CPUs do; GPUs need `--xla_gpu_deterministic_ops`). What a checkpoint cannot
     know, `loss`, `batches` and the numbers inside `optimiser`, has to stay the same. One
-    process; the host waits for accelerators every `log_every` steps only.
+    process. Steps are compiled into a loop, of which one call lasts about two seconds.
 
     **Arguments:**
 
@@ -110,7 +109,7 @@ def fit(
     **Returns:** a `Fit`. Each record of its `history` has `step`, the means since the record
     before, over the steps that were not skipped, of `loss`, `gradient_norm` and the metrics of
     `loss`, and what `validate` returned as `validation_...`. After an interruption by the
-    keyboard there is a warning, a checkpoint of the last step, and what there is is returned.
+    keyboard there is a warning, a checkpoint of the last call, and what there is is returned.
 
     **Raises:** `ValueError` for a wrong argument, or a checkpoint that cannot be read or is of
     something else; `OSError` if one cannot be written, as on a full disk; `FloatingPointError`,
@@ -138,12 +137,12 @@ def fit(
         ```
     """
     counts = {"num_steps": num_steps, "save_every": save_every, "log_every": log_every}
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {count}")
-    for name, count in {"max_skipped": max_skipped, "prefetch": prefetch}.items():
-        if count < 0:
-            raise ValueError(f"`{name}` must not be negative, got {count}")
+    for name, number in counts.items():
+        if number < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {number}")
+    for name, number in {"max_skipped": max_skipped, "prefetch": prefetch}.items():
+        if number < 0:
+            raise ValueError(f"`{name}` must not be negative, got {number}")
     if prefetch and not host_batches:
         raise ValueError(f"`prefetch` needs `host_batches=True`, got {prefetch} without it")
     _early_stop.check(monitor, patience, validate is not None)
@@ -164,11 +163,11 @@ def fit(
     arrays, unflatten = flatten(state)
     best = None if monitor is None else best
     run = Run(arrays, int(state.step), kept["pending"], kept["history"], best)
-    compiled = functools.partial(compiled_step, step, state, key, devices)
-    fixed = None if host_batches else compiled(batches)
+    compiled = functools.partial(compiled_steps, step, state, key, devices)
+    fixed, pace = None if host_batches else compiled(batches), Pace()
 
-    def settled(run):
-        return settle(run, int(unflatten(run.arrays).skipped) - max_skipped, store)
+    def check(run):
+        check_finite(run, int(unflatten(run.arrays).skipped) - max_skipped, store)
 
     def save(run):
         if store is not None:
@@ -194,26 +193,25 @@ def fit(
             while True:
                 last = run.done == num_steps
                 if run.pending and (last or run.done % log_every == 0):
-                    run = record(settled(run), validate, monitor, unflatten)
+                    check(run)
+                    run = record(run, validate, monitor, unflatten)
                     bar.set_postfix(loss=f"{run.history[-1]['loss']:.3e}")
                 if not run.pending:
                     last = last or _early_stop.exhausted(run.history, monitor, patience)
                 if last or (run.done and run.done % save_every == 0):
-                    run = settled(run)
+                    check(run)
                     save(run)
                 if last:
                     return result(run, True)
                 advance, others = program()
-                arrays, metrics = advance(run.arrays, others)
-                if jax.default_backend() == "cpu":
-                    # Queued programs with parallel loops of their own can wait for each other
-                    # for ever where the host has few threads.
-                    jax.block_until_ready(arrays)
-                pending = [*run.pending, metrics]
-                run = run._replace(arrays=arrays, done=run.done + 1, pending=pending)
-                bar.update()
+                count = 1 if host_batches else pace.steps(run.done, *counts.values())
+                # Queued programs with parallel loops of their own can wait for each other for ever
+                # where the host has few threads, so that each is waited for.
+                arrays, metrics = pace.timed(advance, run.arrays, others, count=count)
+                run = advanced(run, arrays, metrics, count)
+                bar.update(count)
         except KeyboardInterrupt:
-            run = settled(run)
+            check(run)
             save(run)
     where = f"the checkpoint is in {store.folder}" if store else "there is no checkpoint"
     warnings.warn(

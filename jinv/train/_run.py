@@ -16,28 +16,33 @@ class Run(NamedTuple):
 
     arrays: list[Array]
     done: int
-    # The metrics of the steps since the last record; they wait on the device until needed.
-    pending: list[dict[str, Any]]
+    # The metrics of the steps since the last record.
+    pending: list[dict[str, float]]
     history: list[dict[str, Any]]
     # The model with the least monitored number, if there is one and it is monitored.
     best: PyTree | None
 
 
-def settle(run: Run, excess: int, store: Checkpoints | None) -> Run:
-    """Fetches the metrics, and stops a training with `excess` too many steps gone wrong."""
-    pending = [{k: float(v) for k, v in m.items()} for m in jax.device_get(run.pending)]
-    first = run.done - len(pending) + 1
-    wrong = [first + i for i, metrics in enumerate(pending) if not metrics["finite"]]
+def advanced(run: Run, arrays: list[Array], metrics: dict[str, Array], count: int) -> Run:
+    """After `count` more steps."""
+    fetched = jax.device_get(metrics)
+    new = [{k: float(values[i]) for k, values in fetched.items()} for i in range(count)]
+    return run._replace(arrays=arrays, done=run.done + count, pending=[*run.pending, *new])
+
+
+def check_finite(run: Run, excess: int, store: Checkpoints | None) -> None:
+    """Stops a training with `excess` too many steps gone wrong."""
+    first = run.done - len(run.pending) + 1
+    wrong = [first + i for i, metrics in enumerate(run.pending) if not metrics["finite"]]
     if wrong and excess > 0:
         step = wrong[-min(excess, len(wrong))]
-        metrics = pending[step - first]
+        metrics = run.pending[step - first]
         kept = "there is no `checkpoint`" if store is None else store.stands
         raise FloatingPointError(
             f"step {step} was not finite (loss {metrics['loss']}, norm of its gradient "
             f"{metrics['gradient_norm']}), which is more often than `max_skipped` allows; {kept}. "
             f"Try a smaller step size or `optax.clip_by_global_norm`."
         )
-    return run._replace(pending=pending)
 
 
 def record(run: Run, validate: Callable | None, monitor: str | None, unflatten: Callable) -> Run:
