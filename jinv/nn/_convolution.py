@@ -21,6 +21,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from ._apart import apart
 from ._winograd import FACTORS, contract, grid_of, interleave, winograd_forward, winograd_kernel
 
 
@@ -68,9 +69,12 @@ def convolve_transposed(
 def pointwise(
     x: Float[Array, "... channels"], weight: Float[Array, "channels out"]
 ) -> Float[Array, "..."]:
-    """`x @ weight`, in batches as one product: with several axes XLA contracts more slowly."""
+    """`x @ weight`, in batches as one product: with several axes XLA contracts more slowly, and
+    for a single output with a matrix in place of a vector."""
     if x.ndim == 1:
         return x @ weight
+    if weight.shape[1] == 1:
+        return (x.reshape(-1, x.shape[-1]) @ weight[:, 0]).reshape(*x.shape[:-1], 1)
     found = convolve(x.reshape(-1, 1, x.shape[-1]), weight[None, None], 1)
     return found.reshape(*x.shape[:-1], weight.shape[1])
 
@@ -270,10 +274,12 @@ def _is_product(*, stride, shape, kernel, before, out):
 def _evaluate(first, second, *, name, **params):
     if _is_product(**params):
         return _PRODUCT[name](first, second)
+    on_cpu = ft.partial(_on_cpu, name, **params)
     return jax.lax.platform_dependent(
         first,
         second,
-        cpu=ft.partial(_on_cpu, name, **params),
+        # The gradient of a kernel needs copies of the image, which are not made before it.
+        cpu=apart(on_cpu) if name == "kernel" else on_cpu,
         default=ft.partial(_PLAIN[name], **params),
     )
 
