@@ -18,33 +18,36 @@ VERSIONS = ("jinv", "jax", "jaxlib")
 def network(problem, kind):
     """jinv's network with the weights of the problem."""
     channels, data = problem.params["channels"], fno.weights_of(problem, kind)
-    lifting, projection = fno.widths(kind, channels)
     model = jinv.nn.FNO(
         1,
         1,
         (fno.MODES // 2, fno.MODES // 2 + 1),
         channels,
         fno.LAYERS,
-        lifting=(lifting,),
-        projection=(projection,),
+        lifting=(2 * channels,),
+        projection=(2 * channels,),
+        channel_mlp=round(channels / 2) if kind == "gated" else None,
         key=jax.random.key(0),
     )
-    return eqx.tree_at(_weights, model, [jnp.asarray(data[name]) for name in _names()])
+    weights = lambda model: _weights(model, kind)
+    return eqx.tree_at(weights, model, [jnp.asarray(data[name]) for name in _names(kind)])
 
 
-def _names():
+def _names(kind):
     dense = lambda place, n: [f"{place}.{kind}{i}" for i in range(n) for kind in ("weight", "bias")]
     found = dense("lifting", 2) + dense("projection", 2)
     for layer in range(fno.LAYERS):
         found += [f"{layer}.real", f"{layer}.imag", *dense(f"{layer}.skip", 1)]
+        found += [*dense(f"{layer}.mlp", 2), f"{layer}.gate"] if kind == "gated" else []
     return found
 
 
-def _weights(model):
+def _weights(model, kind):
     pairs = lambda mlp: [x for pair in zip(mlp.weights, mlp.biases, strict=True) for x in pair]
     found = pairs(model.lifting) + pairs(model.projection)
-    for spectral, skip in zip(model.spectral, model.skips, strict=True):
+    for i, (spectral, skip) in enumerate(zip(model.spectral, model.skips, strict=True)):
         found += [spectral.real, spectral.imag, *pairs(skip)]
+        found += [*pairs(model.mixers[i]), model.gates[i]] if kind == "gated" else []
     return found
 
 

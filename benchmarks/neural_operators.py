@@ -26,7 +26,7 @@ def _mgno(batch, side, method, window_steps, smoke):
 def _fno(batch, side, channels, method, window_steps=1):
     found = [
         _contender("jinv", "_fno_ours", method, window_steps, kind, kind=kind)
-        for kind in ("equal weights", "equal widths")
+        for kind in ("gated", "plain")
     ]
     found.append(_contender("neuraloperator", "_fno_torch", method, window_steps))
     found.append(_contender("pdequinox", "_fno_pdequinox", method, window_steps))

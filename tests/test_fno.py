@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 MAKE: dict[str, Any] = {
     "fno": lambda key: nn.FNO(2, 1, (2, 3), 4, 2, projection=(6,), key=key),
+    "gated fno": lambda key: nn.FNO(2, 1, (3, 2), 4, 2, channel_mlp=3, key=key),
     "factorised": lambda key: nn.FNO(
         2, 1, (3, 2), 4, 2, factorised=True, lifting=(3,), padding=0.3, projection=(), key=key
     ),
@@ -208,9 +209,10 @@ def test_fno_commutes_with_translations(factorised, grid, shift, rng):
     assert np.max(np.abs(found - expected)) < 1e-12 * size
 
 
-def test_fno_is_its_definition(rng):
+@pytest.mark.parametrize("channel_mlp", [None, 3])
+def test_fno_is_its_definition(rng, channel_mlp):
     """By NumPy and SciPy, with coordinates, zeros beyond the grid and hidden layers."""
-    options = {"padding": 0.25, "lifting": (3,), "projection": (6, 5)}
+    options = {"padding": 0.25, "lifting": (3,), "projection": (6, 5), "channel_mlp": channel_mlp}
     model = _filled(lambda key: nn.FNO(1, 2, (2, 3), 4, 2, **options, key=key), rng)
     u = rng.normal(size=(8, 6))
     gelu = lambda x: x * scipy.special.ndtr(x)
@@ -229,8 +231,11 @@ def test_fno_is_its_definition(rng):
         kept = np.zeros_like(spectrum)
         for k in range(-2, 2):
             kept[k, :3] = np.einsum("yi,yio->yo", spectrum[k, :3], weights[k])
-        v = np.fft.irfft2(kept, v.shape[:2], (0, 1)) + mlp(model.skips[i], v)
+        before, v = v, np.fft.irfft2(kept, v.shape[:2], (0, 1)) + mlp(model.skips[i], v)
         v = gelu(v) if i == 0 else v
+        if channel_mlp is not None:
+            v = mlp(model.mixers[i], v) + np.asarray(model.gates[i]) * before
+            v = gelu(v) if i == 0 else v
     expected = mlp(model.projection, v[:8, :6])
     np.testing.assert_allclose(eqx.filter_jit(model)(jnp.asarray(u)), expected, rtol=1e-11)
 

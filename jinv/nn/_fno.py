@@ -15,6 +15,7 @@ from ._channels import (
     coordinates,
     gelu,
     num_weights,
+    on_channels,
     with_channels,
     without_channels,
 )
@@ -138,7 +139,9 @@ class FNO(eqx.Module):
 
     where $F$ is the Fourier transform of a function on a regular grid with 1 to 3 axes, the
     matrices $R_l$ are zero but for the lowest frequencies, $P$ and $Q$ act at each point and
-    $s$ is GELU, which the last layer goes without.
+    $s$ is GELU, which the last layer goes without. With `channel_mlp` this is $w_l$ in place of
+    $v_{l+1}$, and $v_{l+1} = s(M_l w_l + g_l v_l)$ with a network $M_l$ at each point and one
+    number $g_l$ for each channel.
 
     For smooth solution operators, best on periodic domains. The same weights work on every
     grid, also on those that have fewer frequencies than `modes`; the spectral layers then are one
@@ -163,6 +166,7 @@ class FNO(eqx.Module):
     - `padding`: how much longer zeros make each axis for the Fourier layers, in lengths of the
         axis, for functions that are not periodic.
     - `lifting`, `projection`: the widths of the hidden layers of $P$ and $Q$.
+    - `channel_mlp`: the width of the hidden layer of the $M_l$; by default there are none.
     - `key`: for the initial weights.
 
     **Attributes:**
@@ -189,11 +193,20 @@ class FNO(eqx.Module):
         (3, 16, 16)
 
         ```
+        The default of neuraloperator 2.0 with 12 modes of both signs:
+        ```python
+        >>> widths = {"lifting": (64,), "projection": (64,), "channel_mlp": 16}
+        >>> jinv.nn.FNO(1, 1, (6, 7), **widths, key=jax.random.key(0)).num_weights
+        701281
+
+        ```
 
     ??? cite "Source"
         Li, Kovachki, Azizzadenesheli, Liu, Bhattacharya, Stuart, Anandkumar, Fourier neural
         operator for parametric partial differential equations, 2021, eq. 2 to 5; Tran, Mathews,
-        Xie, Ong, Factorized Fourier neural operators, 2023 (the sum over the axes). Deviations:
+        Xie, Ong, Factorized Fourier neural operators, 2023 (the sum over the axes); Kossaifi,
+        Kovachki, Li, Pitt, Liu-Schiaffini, et al., A library for learning neural operators, 2024,
+        version 2.0 (the MLP and the gates, which begin with 1). Deviations:
         the padding is a part of the axis and not a number of points, so that it is the same on
         all grids; of the factorised network only the convolution, not its residual blocks and
         shared weights; low frequencies are computed by products with the matrix of the
@@ -204,6 +217,8 @@ class FNO(eqx.Module):
     spectral: tuple[SpectralConvolution | FactorisedConvolution, ...]
     skips: tuple[MLP, ...]
     projection: MLP
+    mixers: tuple[MLP, ...]
+    gates: tuple[Float[Array, " channels"], ...]
     in_channels: int = eqx.field(static=True)
     ndim: int = eqx.field(static=True)
     coordinates: bool = eqx.field(static=True)
@@ -223,11 +238,13 @@ class FNO(eqx.Module):
         padding: float = 0.0,
         lifting: Sequence[int] = (),
         projection: Sequence[int] = (128,),
+        channel_mlp: int | None = None,
         key: PRNGKeyArray,
     ):
         at_least_one(in_channels=in_channels, out_channels=out_channels, modes=modes)
         at_least_one(channels=channels, num_layers=num_layers)
         at_least_one(lifting=lifting, projection=projection)
+        at_least_one(channel_mlp=() if channel_mlp is None else channel_mlp)
         at_most_3d(ndim)
         sizes = (modes,) * ndim if isinstance(modes, int) else tuple(modes)
         if len(sizes) != ndim:
@@ -241,6 +258,11 @@ class FNO(eqx.Module):
         self.projection = MLP([channels, *projection, out_channels], key=keys[1])
         self.spectral = tuple(layer(channels, channels, sizes, key=k) for k in keys[2::2])
         self.skips = tuple(MLP([channels, channels], key=k) for k in keys[3::2])
+        self.mixers = self.gates = ()
+        if channel_mlp is not None:
+            widths, of_mixers = (channels, channel_mlp, channels), jax.random.fold_in(key, 0)
+            self.mixers = tuple(MLP(widths, key=k) for k in jax.random.split(of_mixers, num_layers))
+            self.gates = tuple(jnp.ones(channels) for _ in range(num_layers))
         self.in_channels, self.ndim = in_channels, ndim
         self.coordinates, self.padding = coordinates, float(padding)
 
@@ -252,8 +274,10 @@ class FNO(eqx.Module):
         v = self.lifting(v)
         v = jnp.pad(v, [*((0, round(self.padding * n)) for n in grid), (0, 0)])
         for i, (spectral, skip) in enumerate(zip(self.spectral, self.skips, strict=True)):
-            v = gelu(v) if i else v
-            v = spectral(v) + skip(v)
+            activation = gelu if i < len(self.skips) - 1 else lambda v: v
+            before, v = v, activation(spectral(v) + skip(v))
+            if self.mixers:
+                v = activation(self.mixers[i](v) + on_channels(self.gates[i], v) * before)
         v = v[tuple(slice(n) for n in grid)]
         return without_channels(self.projection(v))
 
