@@ -58,7 +58,8 @@ def _covariance(field, shape, points):
             angle = 2 * np.pi * points @ k
             total = total + variance * np.cos(angle[:, None] - angle[None, :])
         else:
-            wave = np.prod(np.where(k > 0, math.sqrt(2), 1) * np.cos(np.pi * points * k), axis=1)
+            function = np.sin if field.boundary == "dirichlet" else np.cos
+            wave = np.prod(np.where(k > 0, math.sqrt(2), 1) * function(np.pi * points * k), axis=1)
             total = total + variance * np.outer(wave, wave)
     return total
 
@@ -70,6 +71,8 @@ def _covariance(field, shape, points):
         (GaussianField(2, 5), (6, 8), "cells"),
         (GaussianField(2, 3, 1, num_modes=12), (7, 7), "nodes"),
         (GaussianField(1.5, 4.0, 2.0), (12,), "nodes"),
+        (GaussianField(2, 3, boundary="dirichlet"), (6, 8), "nodes"),
+        (GaussianField(1.5, 4.0, 2.0, "dirichlet"), (12,), "cells"),
         (GaussianField(2.5, 7, 49, "periodic"), (15,), "nodes"),
         (GaussianField(2.5, 7, boundary="periodic"), (6, 7), "nodes"),
         (GaussianField(2, 5, 25, "periodic"), (16,), "nodes"),
@@ -89,8 +92,8 @@ def test_fields_have_the_covariance_of_the_closed_form(field, shape, at):
     variance = np.diag(exact)
     # Standard errors of Gaussian samples; six of them, for some thousand entries.
     deviation = np.sqrt((np.outer(variance, variance) + exact**2) / num)
-    assert (np.abs(samples.T @ samples / num - exact) < 6 * deviation).all()
-    assert (np.abs(samples.mean(axis=0)) < 6 * np.sqrt(variance / num)).all()
+    assert (np.abs(samples.T @ samples / num - exact) <= 6 * deviation + 1e-12).all()
+    assert (np.abs(samples.mean(axis=0)) <= 6 * np.sqrt(variance / num)).all()
 
 
 def test_field_at_cells_is_the_published_cosine_transform():
@@ -253,6 +256,26 @@ def test_burgers_data():
     np.testing.assert_allclose(last.inputs[4], field, atol=1e-12)
     alone = pde.solve_burgers(field, viscosity=0.1, time=1.0, num_steps=640)
     np.testing.assert_allclose(last.outputs[4], alone, atol=1e-12)
+
+
+def test_burgers_with_zero_ends_is_the_cole_hopf_solution():
+    nu, field = 0.03, GaussianField(3, 3, 20, "dirichlet")
+    data = pde.burgers(3, 129, field=field, viscosity=nu, final_time=0.5, num_frames=2, **QUIET)
+    np.testing.assert_allclose(data.coordinates[1], np.linspace(0, 1, 129))
+    k, fine, mode = np.arange(1, 128), np.linspace(0, 1, 4097), np.arange(4097)
+    for u0, u in zip(np.asarray(data.inputs), np.asarray(data.outputs[:, 1]), strict=True):
+        assert np.all(u[[0, -1]] == 0) and np.all(u0[[0, -1]] == 0) and np.abs(u0).max() > 0.1
+        sines = np.asarray(scipy.fft.dst(u0[1:-1], type=1)) / 128
+        potential = (1 - np.cos(np.pi * np.outer(fine, k))) @ (sines / (np.pi * k))
+        terms = np.asarray(scipy.fft.dct(np.exp(-potential / (2 * nu)), type=1)) / 4096
+        terms[[0, -1]] /= 2
+        terms *= np.exp(-nu * (np.pi * mode) ** 2 * 0.5)
+        angles = np.pi * np.outer(data.coordinates[1], mode)
+        exact = 2 * nu * (np.sin(angles) @ (np.pi * mode * terms)) / (np.cos(angles) @ terms)
+        np.testing.assert_allclose(u, exact, rtol=0, atol=1e-8)
+    coarse = pde.burgers(3, 129, field=field, viscosity=nu, final_time=0.5, stride=4, **QUIET)
+    np.testing.assert_array_equal(coarse.inputs, data.inputs[:, ::4])
+    np.testing.assert_allclose(coarse.outputs, data.outputs[:, 1, ::4], atol=1e-8)
 
 
 def test_burgers_differentiates(rng):
@@ -467,6 +490,7 @@ def test_progress_is_shown_on_request(capsys):
 
 ones = np.ones((5, 5))
 periodic = GaussianField(2, 5, 25, "periodic")
+zero_ends = GaussianField(2, 5, 25, "dirichlet")
 
 
 @pytest.mark.parametrize(
@@ -496,6 +520,7 @@ periodic = GaussianField(2, 5, 25, "periodic")
         (lambda: pde.burgers(0, 16, **QUIET), "`num`"),
         (lambda: pde.burgers(2, 3, **QUIET), "`size`"),
         (lambda: pde.burgers(2, 16, stride=3, **QUIET), "`stride`"),
+        (lambda: pde.burgers(2, 16, stride=4, field=zero_ends, **QUIET), "`stride`"),
         (lambda: pde.burgers(2, 16, viscosity=0.0, **QUIET), "`viscosity`"),
         (lambda: pde.burgers(2, 16, final_time=0.0, **QUIET), "`final_time`"),
         (lambda: pde.burgers(2, 16, num_frames=0, **QUIET), "`num_frames`"),

@@ -1,5 +1,6 @@
 """The viscous Burgers equation on a ring, by a spectral method and an exponential integrator."""
 
+import functools as ft
 import math
 
 import jax
@@ -98,21 +99,23 @@ def burgers(
     from a Gaussian initial value. The map to learn is $u(0) \mapsto u(T)$.
 
     With [`jinv.pde.solve_burgers`][], which says why this integrator. A sample depends on the key,
-    its number and `size`, not on `num`.
+    its number and `size`, not on `num`. From a `field` that is zero at 0 and 1 the solution is
+    zero there at all times: the odd one on a ring of twice the length.
 
     **Arguments:**
 
     - `num`: samples.
-    - `size`: points of the field and of the solve. $\nu = 1/1000$ needs about 1024, $\nu = 0.1$
-        about 64.
+    - `size`: points of the field and of the solve, with zero ends both of them included.
+        $\nu = 1/1000$ needs about 1024, $\nu = 0.1$ about 64.
     - `key`: a JAX PRNG key.
     - `viscosity`: $\nu$.
-    - `field`: of $u(0)$; by default $N(0, 625(-\Delta + 25)^{-2})$, periodic.
+    - `field`: of $u(0)$, `"periodic"` or `"dirichlet"`; by default
+        $N(0, 625(-\Delta + 25)^{-2})$, periodic.
     - `final_time`: $T$.
     - `num_frames`: if given, the outputs are $u$ at so many equidistant times, $T$ the last.
     - `step_size`: the longest time step; $1 / (10\,\text{size})$ by default, for $|u|$ of a few
         units.
-    - `stride`: keep every `stride`-th point; must divide `size`.
+    - `stride`: keep every `stride`-th point; must divide `size`, with zero ends `size - 1`.
     - `batch_size`: samples that are solved together.
     - `progress`: show a tqdm bar.
 
@@ -130,6 +133,10 @@ def burgers(
         >>> data = jinv.pde.burgers(3, 64, **options)
         >>> data.inputs.shape, data.outputs.shape
         ((3, 64), (3, 64))
+        >>> field = jinv.pde.GaussianField(2, 3, 6, "dirichlet")
+        >>> data = jinv.pde.burgers(3, 65, field=field, **options)
+        >>> data.outputs.shape, float(abs(data.outputs[:, ::64]).max())
+        ((3, 65), 0.0)
 
         ```
 
@@ -143,31 +150,43 @@ def burgers(
     frames = 1 if num_frames is None else num_frames
     check_count(frames, "num_frames")
     check_count(size, "size", 4)
-    check_stride(stride, size)
     check_positive(final_time, "final_time")
     step_size = 0.1 / size if step_size is None else step_size
     check_positive(step_size, "step_size")
     field = GaussianField(2, 5, 25, "periodic") if field is None else field
-    if field.boundary != "periodic":
-        raise ValueError(f"`field` must be periodic, its boundary is {field.boundary!r}.")
+    if field.boundary == "neumann":
+        raise ValueError("`field` must be 'periodic' or 'dirichlet', its boundary is 'neumann'.")
+    fixed_ends = field.boundary == "dirichlet"
+    intervals = size - 1 if fixed_ends else size
+    check_stride(stride, intervals)
     interval = final_time / frames
     num_steps = math.ceil(interval / step_size * (1 - 1e-9))
-    advance = lambda u: solve_burgers(u, viscosity=viscosity, time=interval, num_steps=num_steps)
+    solve = ft.partial(solve_burgers, time=interval, num_steps=num_steps)
+
+    def advance(u):
+        if not fixed_ends:
+            return solve(u, viscosity=viscosity)
+        # In units of the longer ring lengths and values are halves.
+        ring = jnp.concatenate([u, -u[-2:0:-1]]) / 2
+        found = 2 * solve(ring, viscosity=viscosity / 4)[:size]
+        return found.at[jnp.array([0, -1])].set(0)
+
     options = {"key": key, "batch_size": batch_size, "progress": progress}
     sample = lambda key: field.sample(size, key=key)
     starts, ends = march(sample, advance, num, frames, **options)
     check_finite(ends, "step_size", f"{step_size} is too long")
-    _check_resolved(ends, size, viscosity)
+    _check_resolved(ends, size, viscosity, fixed_ends)
     outputs, times = ends[:, 0], ()
     if num_frames is not None:
         outputs, times = ends, (final_time * np.arange(1, frames + 1) / frames,)
-    points = np.arange(size)[::stride] / size
+    points = np.arange(size)[::stride] / intervals
     return as_record(starts[:, ::stride], outputs[..., ::stride], (*times, points))
 
 
-def _check_resolved(u, size, viscosity):
-    spectrum = np.abs(np.fft.rfft(u))[..., : math.ceil(size / 3)]
-    highest = spectrum[..., -max(1, size // 24) :].max(axis=-1)
+def _check_resolved(u, size, viscosity, fixed_ends):
+    u = np.concatenate([u, -u[..., -2:0:-1]], axis=-1) if fixed_ends else u
+    spectrum = np.abs(np.fft.rfft(u))[..., : math.ceil(u.shape[-1] / 3)]
+    highest = spectrum[..., -max(1, u.shape[-1] // 24) :].max(axis=-1)
     tail = np.max(highest / spectrum.max(axis=-1))
     if tail > 1e-3:
         raise ValueError(

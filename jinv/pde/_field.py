@@ -15,7 +15,7 @@ from ..operators._checks import as_shape
 from ._checks import check_count, check_positive
 
 
-Boundary = Literal["neumann", "periodic"]
+Boundary = Literal["neumann", "dirichlet", "periodic"]
 Grid = Literal["nodes", "cells"]
 
 
@@ -25,7 +25,8 @@ class GaussianField(eqx.Module):
     non-constant eigenfunctions of the Laplacian, with independent standard normal $\xi_k$.
 
     With Neumann conditions $\phi_k = \prod_a \sqrt{2}\cos(\pi k_a x_a)$ (without the root where
-    $k_a = 0$) and $\lambda_k = \pi^2|k|^2$; periodic ones have sines too, and $4\pi^2|k|^2$.
+    $k_a = 0$) and $\lambda_k = \pi^2|k|^2$; with Dirichlet conditions sines alone, so that samples
+    are zero on the boundary; periodic ones have sines too, and $4\pi^2|k|^2$.
     Larger $\tau$ gives shorter correlation lengths, larger $\alpha$ smoother fields:
     samples have less than $\alpha - d/2$ derivatives.
 
@@ -35,7 +36,7 @@ class GaussianField(eqx.Module):
     - `tau`: $\tau$, in units of 1 / length.
     - `sigma`: $\sigma$; if left out $\tau^{\alpha - d/2}$, for which the variance is about that
         of unit scale whatever $\tau$ is.
-    - `boundary`: `"neumann"` or `"periodic"`.
+    - `boundary`: `"neumann"`, `"dirichlet"` or `"periodic"`.
     - `num_modes`: keep the terms of smallest $|k|^2$ only (ties in lexicographic order; Neumann
         only). By default as many as the grid has points.
 
@@ -83,15 +84,15 @@ class GaussianField(eqx.Module):
         r"""One sample in JAX's default float, for `jit` and `vmap` over keys.
 
         The noise is drawn in float32 whatever the dtype, so that a key means the same field
-        with and without x64. It costs $d$ products with a cosine matrix, or an FFT.
+        with and without x64. It costs $d$ products with a matrix of cosines or sines, or an FFT.
 
         **Arguments:**
 
         - `shape`: points along each axis.
         - `key`: a JAX PRNG key.
-        - `grid`: where the points of a Neumann field are: `"nodes"` at $i/(n - 1)$, ends
-            included, or `"cells"` at $(i + 1/2)/n$, where the sum is an inverse cosine
-            transform. Periodic fields are at $i/n$.
+        - `grid`: where the points are of a field that is not periodic: `"nodes"` at
+            $i/(n - 1)$, ends included, or `"cells"` at $(i + 1/2)/n$, where the sum is an inverse
+            cosine or sine transform. Periodic fields are at $i/n$.
 
         **Returns:** the values, of shape `shape`.
 
@@ -109,7 +110,10 @@ class GaussianField(eqx.Module):
         for axis, n in enumerate(shape):
             points = np.linspace(0, 1, n) if grid == "nodes" else (np.arange(n) + 0.5) / n
             k = np.arange(values.shape[axis])
-            basis = np.where(k > 0, math.sqrt(2), 1) * np.cos(np.pi * np.outer(points, k))
+            wave, angles = np.cos, np.pi * np.outer(points, k)
+            if self.boundary == "dirichlet":
+                wave, angles = np.sin, np.where(points[:, None] < 1, angles, 0)
+            basis = np.where(k > 0, math.sqrt(2), 1) * wave(angles)
             values = jnp.tensordot(
                 jnp.asarray(basis, dtype), values, (1, axis), precision="highest"
             )
@@ -118,7 +122,7 @@ class GaussianField(eqx.Module):
 
     def _decay(self, squares):
         """The standard deviation of each term, by its |k|^2."""
-        dim, unit = squares.ndim, np.pi if self.boundary == "neumann" else 2 * np.pi
+        dim, unit = squares.ndim, 2 * np.pi if self.boundary == "periodic" else np.pi
         sigma = self.tau ** (self.alpha - dim / 2) if self.sigma is None else self.sigma
         decay = sigma * (unit**2 * squares + self.tau**2) ** (-self.alpha / 2)
         return np.where(squares > 0, decay, 0)
