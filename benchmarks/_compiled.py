@@ -50,17 +50,27 @@ class CompiledCalls(AbstractContender):
 
 
 class CompiledSteps(AbstractContender):
-    """Steps `state, loss = advance(state, batch)`, of which the first loss is judged. A loop of
-    them is one program, as in `jinv.train.fit`; that is the fastest way for all packages."""
+    """Steps `state, loss = advance(state, batch)`, of which the first loss is judged. With `looped`
+    one program takes all of a window, as in `jinv.train.fit`; which is faster depends on the
+    package, as convolutions of XLA are slower in loops."""
 
-    def __init__(self, model, state, advance, batch):
+    def __init__(self, model, state, advance, batch, *, looped):
         self.n_weights, self._batch = num_weights(model), batch
+        self._most = _MOST_STEPS if looped else 1
         self._first, rest = eqx.partition(state, eqx.is_array)
 
+        def one(arrays, batch):
+            state, loss = advance(eqx.combine(arrays, rest), batch)
+            return eqx.filter(state, eqx.is_array), loss
+
         def program(arrays, batch, num_steps):
+            if not looped:
+                arrays, loss = one(arrays, batch)
+                return arrays, loss[None]
+
             def body(index, carry):
-                state, loss = advance(eqx.combine(carry[0], rest), batch)
-                return eqx.filter(state, eqx.is_array), carry[1].at[index].set(loss)
+                arrays, loss = one(carry[0], batch)
+                return arrays, carry[1].at[index].set(loss)
 
             losses = jnp.zeros(_MOST_STEPS, jax.tree.leaves(batch)[0].dtype)
             return jax.lax.fori_loop(0, num_steps, body, (arrays, losses))
@@ -74,10 +84,11 @@ class CompiledSteps(AbstractContender):
         self._state, self.losses = self._first, []
 
     def run(self, num_steps):
-        if num_steps > _MOST_STEPS:
-            raise ValueError(f"`num_steps` must be at most {_MOST_STEPS}, got {num_steps}")
-        self._state, losses = jax.block_until_ready(self._fn(self._state, self._batch, num_steps))
-        self.losses += losses[:num_steps].tolist()
+        while num_steps:
+            count = min(num_steps, self._most)
+            self._state, losses = jax.block_until_ready(self._fn(self._state, self._batch, count))
+            self.losses += losses[:count].tolist()
+            num_steps -= count
 
     def metrics(self, problem):
         return {"error": problem.objective(np.asarray(self.losses[0])), "loss": self.losses[-1]}

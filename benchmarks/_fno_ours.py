@@ -68,7 +68,7 @@ class _Step(MeasuredMemory, CompiledSteps):
         model, chain = network(problem, self._kind), optax.adam(fno.LEARNING_RATE)
         step = jinv.train.TrainStep(jinv.train.OperatorMatching(), chain)
         batch = tuple(jnp.asarray(problem.data[name]) for name in ("input", "target"))
-        super().__init__(model, *training(model, step), batch)
+        super().__init__(model, *training(model, step), batch, looped=True)
 
     def metrics(self, problem):
         error = fno.error_of_loss(problem, self._kind, self.losses[0])

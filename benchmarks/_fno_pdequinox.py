@@ -50,7 +50,6 @@ class _Step(MeasuredMemory, CompiledSteps):
     """The mean relative error in L2, and Adam."""
 
     def __init__(self, problem, params):
-        del params
         size = lambda v: jnp.linalg.norm(v.reshape(len(v), -1), axis=1)
 
         def loss(model, batch):
@@ -60,7 +59,8 @@ class _Step(MeasuredMemory, CompiledSteps):
         batch = tuple(jnp.asarray(problem.data[name]) for name in ("input", "target"))
         model = _model(problem)
         chain = optax.adam(fno.LEARNING_RATE)
-        super().__init__(model, *plain_training(model, loss, chain), batch)
+        steps = plain_training(model, loss, chain)
+        super().__init__(model, *steps, batch, looped=params["looped"])
 
     def metrics(self, problem):
         return trained(self, self.losses)

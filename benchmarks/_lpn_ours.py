@@ -64,7 +64,7 @@ class _Step(CompiledSteps):
         gamma = jnp.asarray(lpn.GAMMA * problem.params["side"], clean.dtype)
         chain = optax.chain(optax.adam(lpn.LEARNING_RATE), jinv.nn.keep_nonnegative())
         step = jinv.train.TrainStep(jinv.train.ProximalMatching(), chain)
-        super().__init__(model, *training(model, step), (clean, noisy, gamma))
+        super().__init__(model, *training(model, step), (clean, noisy, gamma), looped=True)
 
 
 METHODS = {"prox": _Prox, "step": _Step}

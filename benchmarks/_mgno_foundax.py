@@ -68,7 +68,7 @@ class _Step(MeasuredMemory, CompiledSteps):
         chain = optax.chain(decay, optax.adam(mgno.LEARNING_RATE))
         batch = tuple(jnp.asarray(problem.data[name]) for name in ("input", "target"))
         model = _model(problem)
-        super().__init__(model, *plain_training(model, loss, chain), batch)
+        super().__init__(model, *plain_training(model, loss, chain), batch, looped=False)
 
     def metrics(self, problem):
         return trained(self, self.losses)

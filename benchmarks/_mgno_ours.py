@@ -36,7 +36,7 @@ class _Step(MeasuredMemory, CompiledSteps):
         step = jinv.train.TrainStep(jinv.train.OperatorMatching(jinv.train.spectral_h1), chain)
         batch = tuple(jnp.asarray(problem.data[name]) for name in ("input", "target"))
         model = _model(problem)
-        super().__init__(model, *training(model, step), batch)
+        super().__init__(model, *training(model, step), batch, looped=True)
 
     def metrics(self, problem):
         return {**super().metrics(problem), **trained(self, self.losses)}

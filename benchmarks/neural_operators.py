@@ -29,7 +29,11 @@ def _fno(batch, side, channels, method, window_steps=1):
         for kind in ("gated", "plain")
     ]
     found.append(_contender("neuraloperator", "_fno_torch", method, window_steps))
-    found.append(_contender("pdequinox", "_fno_pdequinox", method, window_steps))
+    # Steps one by one or in a loop, of which either can be faster.
+    kinds = {"step": {"calls": False, "a loop": True}, "infer": {None: False}}[method]
+    for label, looped in kinds.items():
+        contender = "pdequinox", "_fno_pdequinox", method, window_steps, label
+        found.append(_contender(*contender, looped=looped))
     return _case(f"fno_{method}", batch, {"side": side, "channels": channels}, found)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jinv.nn._convolution import convolve
 from jinv.train import Minibatches, TrainStep, fit, replicate, shard_batch
 from jinv.train._compiled import Pace
 
@@ -261,15 +262,21 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, stop):
     assert_same(run(checkpoint=tmp_path, **FULL), resumed)
 
 
-@pytest.mark.parametrize("most", [1, 2, 5])
-def test_the_number_of_steps_in_a_call_changes_no_bit(monkeypatch, most):
-    calls, timed = [], Pace.timed
+@pytest.fixture
+def calls(monkeypatch):
+    """How many steps each call takes."""
+    found, timed = [], Pace.timed
 
     def noted(self, call, *args, count):
-        calls.append(count)
+        found.append(count)
         return timed(self, call, *args, count=count)
 
     monkeypatch.setattr(Pace, "timed", noted)
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_the_number_of_steps_in_a_call_changes_no_bit(monkeypatch, calls, most):
     full = run(**FULL)
     assert sum(calls) == 23 and len(calls) < 10
     fewer = lambda self, done, *until: min(most, *(each - done % each for each in until))
@@ -277,6 +284,30 @@ def test_the_number_of_steps_in_a_call_changes_no_bit(monkeypatch, most):
     calls.clear()
     assert_same(run(**FULL), full)
     assert sum(calls) == 23 and max(calls) == most
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="convolutions in loops are slow on CPUs")
+@pytest.mark.parametrize("own", [True, False])
+def test_steps_with_convolutions_of_xla_are_calls_of_their_own(calls, own):
+    class Net(eqx.Module):
+        weight: Any = eqx.field(default_factory=lambda: jnp.full((3, 3, 1, 1), 0.1))
+
+        def __call__(self, x):
+            if own:
+                return convolve(x, self.weight, 1)
+            layout = ("NHWC", "HWIO", "NHWC")
+            act = jax.checkpoint(
+                lambda x, w: jax.lax.conv_general_dilated(
+                    x[None], w, (1, 1), "SAME", dimension_numbers=layout
+                )[0]
+            )
+            return act(x, self.weight)
+
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 6, 1)))
+    loss = lambda model, batch, key: jnp.mean((jax.vmap(model)(batch) - batch) ** 2)
+    fitted = run(12, batches=lambda key, step: images, loss=loss, model=Net())
+    assert sum(calls) == 12 and (max(calls) == 1) == (not own)
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path):

@@ -7,7 +7,9 @@ not compile again.
 
 One call takes many steps in a loop, whose number is not known to the compiler: any division of a
 training into calls is the same program. On CPUs each call gets its memory anew from the operating
-system, which for large networks takes up to half as long as a step.
+system, which for large networks takes up to half as long as a step. But there XLA's convolutions
+are several times slower inside of loops, so that steps with these (jinv's own are others) are
+calls of their own.
 """
 
 import functools
@@ -18,6 +20,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ._shard import replicate, shard_batch
@@ -40,12 +43,12 @@ class Pace:
 
     def timed(self, call: Callable, *args, count: int):
         begin = time.perf_counter()
-        found = jax.block_until_ready(call(*args, count))
+        arrays, metrics = jax.block_until_ready(call(*args, count))
         seconds = (time.perf_counter() - begin) / count
         if self._compiled:
-            self._allowed = int(min(max(_SECONDS / seconds, 1), _MOST))
+            self._allowed = int(min(max(_SECONDS / seconds, 1), len(metrics["loss"])))
         self._compiled = True
-        return found
+        return arrays, metrics
 
 
 def flatten(state: TrainState) -> tuple[list[Array], Callable[[list[Array]], TrainState]]:
@@ -91,16 +94,28 @@ def _compiled(structure, form, leaves: tuple[Any, ...], devices) -> Callable:
     # Nothing is donated: an interruption has to find the old state alive.
     @jax.jit
     def advance(arrays, others, count):
-        many = lambda like: jnp.zeros((_MOST, *like.shape), like.dtype)
-        kept = jax.tree.map(many, jax.eval_shape(one, arrays, others)[1])
+        jaxpr, (_, likes) = jax.make_jaxpr(one, return_shape=True)(arrays, others)
+        if jax.default_backend() == "cpu" and _convolves(jaxpr.jaxpr):
+            arrays, metrics = one(arrays, others)
+            return arrays, jax.tree.map(lambda value: value[None], metrics)
 
         def body(index, carry):
             arrays, metrics = one(carry[0], others)
             return arrays, jax.tree.map(lambda all, new: all.at[index].set(new), carry[1], metrics)
 
+        kept = jax.tree.map(lambda like: jnp.zeros((_MOST, *like.shape), like.dtype), likes)
         return jax.lax.fori_loop(0, count, body, (arrays, kept))
 
     return advance
+
+
+def _convolves(jaxpr: Jaxpr) -> bool:
+    """Whether there is a convolution of XLA."""
+    parts = jax.tree.leaves([list(eqn.params.values()) for eqn in jaxpr.eqns])
+    inner = [part.jaxpr if isinstance(part, ClosedJaxpr) else part for part in parts]
+    return any(eqn.primitive is jax.lax.conv_general_dilated_p for eqn in jaxpr.eqns) or any(
+        _convolves(part) for part in inner if isinstance(part, Jaxpr)
+    )
 
 
 def keys(key, step):
