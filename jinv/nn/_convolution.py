@@ -274,14 +274,16 @@ def _is_product(*, stride, shape, kernel, before, out):
 def _evaluate(first, second, *, name, **params):
     if _is_product(**params):
         return _PRODUCT[name](first, second)
-    on_cpu = ft.partial(_on_cpu, name, **params)
-    return jax.lax.platform_dependent(
-        first,
-        second,
-        # The gradient of a kernel needs copies of the image, which are not made before it.
-        cpu=apart(on_cpu) if name == "kernel" else on_cpu,
-        default=ft.partial(_PLAIN[name], **params),
-    )
+    on_cpu = _kernel_on_cpu(**params) if name == "kernel" else ft.partial(_on_cpu, name, **params)
+    default = ft.partial(_PLAIN[name], **params)
+    return jax.lax.platform_dependent(first, second, cpu=on_cpu, default=default)
+
+
+@ft.cache
+def _kernel_on_cpu(**params):
+    """Apart, because it needs copies of the images, which otherwise are made in the forward pass;
+    one function for equal parameters, which is traced once."""
+    return apart(ft.partial(_on_cpu, "kernel", **params))
 
 
 def _primitive(name: str) -> Primitive:

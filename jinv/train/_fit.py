@@ -77,7 +77,8 @@ def fit(
     interrupted and resumed has the same numbers as one that was not, bit for bit where XLA
     repeats itself (CPUs do; GPUs need `--xla_gpu_deterministic_ops`). What a checkpoint cannot
     know, `loss`, `batches` and the numbers inside `optimiser`, has to stay the same. One
-    process. Steps are compiled into a loop, of which one call lasts about two seconds.
+    process. Steps are compiled into a loop, of which one call lasts about two seconds: so long an
+    interruption may wait.
 
     **Arguments:**
 
