@@ -239,13 +239,13 @@ def test_many_right_hand_sides_stop_one_by_one(preconditioner, rng):
 
 def test_many_geometries(rng):
     keys = jax.random.split(jax.random.key(0), 8)
-    cells = jax.vmap(lambda key: jinv.linear.random_obstacles((17, 14), key=key))(keys)
+    cells = jax.jit(jax.vmap(lambda key: jinv.linear.random_obstacles((17, 14), key=key)))(keys)
     make = lambda c: jinv.linear.pressure_poisson(c, open_sides=[(0, 1)])
     source = jinv.linear.random_source
-    b = jax.vmap(lambda c, key: source(make(c), key=key))(cells, keys)
+    b = jax.jit(jax.vmap(lambda c, key: source(make(c), key=key)))(cells, keys)
     solver = PCG(1e-8, 0.0, Multigrid())
     one = jax.jit(lambda c, b: _solve(make(c), b, solver))
-    batch = jax.vmap(one)(cells, b)
+    batch = jax.jit(jax.vmap(one))(cells, b)
     for lane in range(8):
         alone = one(cells[lane], b[lane])
         assert batch.stats["num_steps"][lane] == alone.stats["num_steps"]
@@ -324,7 +324,8 @@ def test_inside_shard_map(rng):
     solve = lambda b: solver.compute(solver.init(operator, {}), b, {})[0]
     mesh = Mesh(np.array(jax.devices()[:2]), ("i",))
     sharded = jax.shard_map(jax.vmap(solve), mesh=mesh, in_specs=P("i"), out_specs=P("i"))
-    np.testing.assert_allclose(jax.jit(sharded)(vectors), jax.vmap(solve)(vectors), atol=1e-10)
+    expected = jax.jit(jax.vmap(solve))(vectors)
+    np.testing.assert_allclose(jax.jit(sharded)(vectors), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("check", [True, False])
