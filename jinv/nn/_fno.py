@@ -7,6 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._channels import (
@@ -42,13 +44,12 @@ def _transform(z, frequencies):
     There is one part if the input is real; the result has its real and imaginary parts before
     the frequencies.
     """
-    n, real = z.shape[1], z.shape[2] == 1
+    (before, n, parts, after), real = z.shape, z.shape[2] == 1
     if len(frequencies) <= _MATRIX_UP_TO:
-        angles = 2 * np.pi / n * (np.outer(frequencies, np.arange(n)) % n)
-        cos, sin = np.cos(angles), np.sin(angles)
-        matrix = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)])
-        matrix = jnp.asarray(matrix[..., : z.shape[2]], z.dtype)
-        return jnp.einsum("qknp,lnpr->lqkr", matrix, z, precision="highest")
+        sizes = {"n": n, "frequencies": tuple(frequencies.tolist()), "parts": parts}
+        rows = z.reshape(before, n * parts, after)
+        found = _product_p.bind(rows, transposed=False, **sizes)
+        return found.reshape(before, 2, len(frequencies), after)
     if real:
         found = jnp.fft.rfft(z[:, :, 0], axis=1)[:, : len(frequencies)]
     else:
@@ -57,6 +58,50 @@ def _transform(z, frequencies):
         parts = found[:, : len(frequencies) - negative], found[:, n - negative :]
         found = jnp.concatenate(parts, 1)
     return jnp.stack([found.real, found.imag], 1)
+
+
+def _product(z, *, n, frequencies, parts, transposed):
+    """With the matrix of the transform along the second axis. Products of many small matrices need
+    no transposes of `z`, which on CPUs is twice as fast as one large product."""
+    angles = 2 * np.pi / n * (np.outer(frequencies, np.arange(n)) % n)
+    cos, sin = np.cos(angles), np.sin(angles)
+    matrix = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)])[..., :parts]
+    matrix = matrix.reshape(2 * len(frequencies), n * parts)
+    matrix = jnp.asarray(matrix.T if transposed else matrix, z.dtype)
+
+    def many(z):
+        each = jnp.broadcast_to(matrix, (len(z), *matrix.shape))
+        numbers = ((2,), (1,)), ((0,), (0,))
+        return jax.lax.dot_general(each, z, numbers, precision="highest")
+
+    one = lambda z: jnp.einsum("kn,lnr->lkr", matrix, z, precision="highest")
+    return jax.lax.platform_dependent(z, cpu=many, default=one)
+
+
+def _batched(args, dims, **params):
+    (z,), (dim,) = args, dims
+    z = jnp.moveaxis(z, dim, 0)
+    found = _product_p.bind(z.reshape(-1, *z.shape[2:]), **params)
+    return found.reshape(*z.shape[:2], *found.shape[1:]), 0
+
+
+def _transposed(cotangent, z, **params):
+    params["transposed"] = not params["transposed"]
+    return [_product_p.bind(cotangent, **params)]
+
+
+# A primitive, because batches (`vmap`) are further small products.
+_product_p = Primitive("jinv_transform")
+_product_p.def_impl(jax.jit(_product, static_argnames=("n", "frequencies", "parts", "transposed")))
+mlir.register_lowering(_product_p, mlir.lower_fun(_product, multiple_results=False))
+batching.primitive_batchers[_product_p] = _batched
+ad.deflinear2(_product_p, _transposed)
+
+
+@_product_p.def_abstract_eval
+def _(z, *, n, frequencies, parts, transposed):
+    rows = n * parts if transposed else 2 * len(frequencies)
+    return z.update(shape=(z.shape[0], rows, z.shape[2]))
 
 
 def _kept(weight, frequencies):
