@@ -198,7 +198,8 @@ def main():
         print({name: round(value, 5) for name, value in record.items()}, flush=True)
     if not fitted.complete:
         return  # interrupted; the same command goes on
-    last = fitted.history[-1]
+    history = continued(fitted.history)
+    last = history[-1]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     weights = inner(fitted.model)
     weights = weights.model if isinstance(weights, jinv.train.Normalised) else weights
@@ -212,7 +213,7 @@ def main():
         "steps": steps,
         "commit": commit.stdout.strip(),
         "accuracy": {name: round(last[f"validation_{name}"], 5) for name in norms},
-        "history": [{k: float(f"{v:.5g}") for k, v in row.items()} for row in fitted.history],
+        "history": [{k: float(f"{v:.5g}") for k, v in row.items()} for row in history],
     }
     print(record["accuracy"])
     # Weights of more than 5 MB are stored with half of the digits, errors of which are far smaller.
@@ -222,6 +223,16 @@ def main():
     curves["kept back"] = [r[f"validation_{loss}"] for r in fitted.history]
     figure = jinv.plot.convergence(curves, xlabel="record", ylabel=f"relative {loss} error")
     print(jinv.plot.save(figure, f"{folder}/loss.png"))
+
+
+def continued(history):
+    """The CPU seconds of a run that was resumed begin anew; here they go on."""
+    found, before, last = [], 0.0, 0.0
+    for row in history:
+        seconds = row["validation_cpu_seconds"]
+        before, last = before + last * (seconds < last), seconds
+        found.append({**row, "validation_cpu_seconds": before + seconds})
+    return found
 
 
 def halved(leaf):
