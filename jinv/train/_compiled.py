@@ -7,7 +7,7 @@ not compile again.
 
 One call takes many steps in a loop, whose number is not known to the compiler: any division of a
 training into calls is the same program. On CPUs each call gets its memory anew from the operating
-system, which for large networks takes up to half as long as a step. But there XLA's convolutions
+system, which for large networks takes up to 40 % of a step. But there XLA's convolutions
 are several times slower inside of loops, so that steps with these (jinv's own are others) are
 calls of their own.
 """
